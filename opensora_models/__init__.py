@@ -1,0 +1,1 @@
+"""opensora_models."""

@@ -1,0 +1,1 @@
+"""hunyuan_vae."""

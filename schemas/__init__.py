@@ -1,0 +1,1 @@
+"""Typed recipe schemas and the layered TOML resolver. Imports no torch, numpy or transformers."""

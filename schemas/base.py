@@ -1,0 +1,27 @@
+"""What every recipe schema shares: strictness, immutability, and what changing a field costs."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Cost = Literal["breaks_resume", "needs_recache", "changes_memory", "changes_numerics"]
+
+COST_MEANING: dict[Cost, str] = {
+    "breaks_resume": "a run that was started with another value cannot be resumed",
+    "needs_recache": "latents or text features that were cached with another value must be made again",
+    "changes_memory": "the memory of each GPU changes",
+    "changes_numerics": "losses or samples come out differently",
+}
+
+
+class Schema(BaseModel):
+    """Base of every table in a recipe: immutable, no unknown keys, no silent coercion."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=False
+    )
+
+
+def cost(*costs: Cost) -> dict[str, Any]:
+    """Return the `json_schema_extra` that records what changing a field costs."""
+    return {"cost": list(costs)}

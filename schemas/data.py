@@ -1,0 +1,44 @@
+"""Training data: where the clips are, how they are cut, and the buckets they are sorted into."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from schemas.base import Schema, cost
+
+
+class DatasetConfig(Schema):
+    """A table of clips (csv or parquet, as `osora meta` writes it) and how a training clip is cut from each."""
+
+    data_path: str | None = Field(
+        None,
+        description="csv or parquet with columns path, text, height, width, num_frames, fps; relative paths start at the table's folder.",
+        json_schema_extra=cost("breaks_resume"),
+    )
+    transform_name: Literal["resize_crop", "center"] = Field(
+        "resize_crop",
+        description="resize_crop covers the bucket's size and crops the middle; center resizes the short side to it first.",
+        json_schema_extra=cost("changes_numerics", "needs_recache"),
+    )
+    fps_max: int | None = Field(
+        None, ge=1, description="Clips faster than this skip frames (frames per second); unset keeps every frame.", json_schema_extra=cost("breaks_resume", "needs_recache")
+    )
+    vmaf: bool = Field(
+        False, description="Add the motion score (column vmaf_motion) to the caption.", json_schema_extra=cost("changes_numerics", "needs_recache")
+    )
+    num_workers: int = Field(4, ge=0, description="Decoding processes per rank; 0 decodes in the training process.", json_schema_extra=cost("changes_memory"))
+    prefetch_factor: int = Field(2, ge=1, description="Batches each worker keeps ready.", json_schema_extra=cost("changes_memory"))
+    max_bad_share: float = Field(0.05, ge=0, le=1, description="Share of unreadable clips, of those read so far, at which the run stops.")
+
+
+def _frame_count(key: Any) -> Any:
+    """TOML keys are always strings: `33 = [1.0, 12]` has the key "33"."""
+    return int(key) if isinstance(key, str) and key.isascii() and key.isdecimal() else key
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+FrameCount = Annotated[int, BeforeValidator(_frame_count), Field(ge=1)]
+Bucket = tuple[Probability | tuple[Probability, Probability], Annotated[int, Field(ge=1)]]
+"""[keep probability, batch size]; a pair of probabilities is (take the bucket, skip to the next shorter length)."""
+BucketTable = dict[str, dict[FrameCount, Bucket]]
+"""resolution name ("256px", "480p", "512px_ar1:1", "768px_max") -> frames -> bucket."""

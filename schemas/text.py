@@ -1,0 +1,36 @@
+"""Text encoders: T5 for the tokens, CLIP for the pooled vector."""
+
+from pydantic import Field
+
+from schemas.base import Schema, cost
+
+
+class TextEncoderConfig(Schema):
+    """A Hugging Face text encoder, from a local folder or the local hub cache; never downloaded unasked."""
+
+    from_pretrained: str = Field(
+        description="A local folder in Hugging Face format, or the name of a model in the local hub cache.",
+        json_schema_extra=cost("changes_numerics", "needs_recache"),
+    )
+    max_length: int = Field(
+        ge=1, description="Tokens a caption is cut or padded to.", json_schema_extra=cost("changes_numerics", "needs_recache", "changes_memory")
+    )
+
+
+class TextConfig(Schema):
+    """The two text encoders of Flux and Open-Sora 2.0."""
+
+    t5: TextEncoderConfig = Field(
+        TextEncoderConfig(from_pretrained="google/t5-v1_1-xxl", max_length=512), description="The encoder whose tokens the denoiser attends to."
+    )
+    clip: TextEncoderConfig = Field(
+        TextEncoderConfig(from_pretrained="openai/clip-vit-large-patch14", max_length=77),
+        description="The encoder whose pooled vector modulates the denoiser.",
+    )
+
+
+class DropoutRatio(Schema):
+    """How often a caption is replaced by the empty one, for classifier-free guidance. The two draws are independent."""
+
+    t5: float = Field(0.0, ge=0, le=1, description="Probability for the T5 tokens.", json_schema_extra=cost("changes_numerics"))
+    clip: float = Field(0.0, ge=0, le=1, description="Probability for the CLIP vector.", json_schema_extra=cost("changes_numerics"))
