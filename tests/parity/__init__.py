@@ -1,0 +1,1 @@
+"""Parity: osora's numbers against recorded reference numbers."""
