@@ -21,7 +21,7 @@ Checks = Iterator[tuple[str, object, object]]
 Status = Literal["PASS", "FAIL", "SKIP"]
 
 
-class NotBuilt(Exception):
+class NotBuiltError(Exception):
     """Raised by a family for a case of a model that osora does not build."""
 
 
@@ -73,7 +73,7 @@ def run_case(case: Case) -> Result:
         for name, got, want in load_checks(case.family)(case):
             unchecked.discard(name)
             _compare(result, name, got, want)
-    except NotBuilt as reason:
+    except NotBuiltError as reason:
         return Result(case, "SKIP", notes=[str(reason)])
     except Exception as error:  # whatever a model raises on a case is that case's failure, and the next case still runs
         result.problems.append(f"{type(error).__name__}: {error}")

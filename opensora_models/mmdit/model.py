@@ -1,0 +1,138 @@
+"""The MMDiT denoiser of Flux and Open-Sora 2.0."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from opensora_models.mmdit.blocks import (
+    TIMESTEP_FEATURES,
+    DoubleStreamBlock,
+    LastLayer,
+    MLPEmbedder,
+    SingleStreamBlock,
+    timestep_embedding,
+)
+from opensora_models.mmdit.rope import build_rope
+from schemas.denoiser.mmdit import MMDiTConfig
+from schemas.errors import OsoraError
+
+
+class MMDiT(nn.Module):
+    """A transformer with double-stream blocks, then single-stream blocks, over packed latents.
+
+    State-dict keys are those of the published Open-Sora 2.0 and Flux checkpoints. Weights are PyTorch's defaults, but for
+    the projection of the visual condition, which starts at zero: adding it to a trained model changes nothing at first.
+    """
+
+    def __init__(self, config: MMDiTConfig) -> None:
+        super().__init__()
+        _check(config)
+        self.config = config
+        dim, heads = config.hidden_size, config.num_heads
+        mlp_dim = int(dim * config.mlp_ratio)
+        self.img_in = nn.Linear(config.in_channels, dim)
+        self.time_in = MLPEmbedder(TIMESTEP_FEATURES, dim)
+        self.vector_in = MLPEmbedder(config.vec_in_dim, dim)
+        self.guidance_in = MLPEmbedder(TIMESTEP_FEATURES, dim) if config.guidance_embed else None
+        self.cond_in = nn.Linear(config.in_channels + config.patch_size**2, dim) if config.cond_embed else None
+        self.txt_in = nn.Linear(config.context_in_dim, dim)
+        self.double_blocks = nn.ModuleList(
+            DoubleStreamBlock(dim, heads, mlp_dim, config.qkv_bias, config.fused_qkv) for _ in range(config.depth)
+        )
+        self.single_blocks = nn.ModuleList(
+            SingleStreamBlock(dim, heads, mlp_dim, config.fused_qkv) for _ in range(config.depth_single_blocks)
+        )
+        self.final_layer = LastLayer(dim, config.in_channels)
+        self.recomputed_double, self.recomputed_single = 0, 0
+        if self.cond_in is not None:
+            nn.init.zeros_(self.cond_in.weight)
+            nn.init.zeros_(self.cond_in.bias)
+
+    def set_grad_checkpointing(self, double_blocks: int, single_blocks: int) -> None:
+        """Recompute the activations of that many blocks of each kind, from the first, in the backward pass."""
+        self.recomputed_double, self.recomputed_single = double_blocks, single_blocks
+
+    def forward(
+        self,
+        img_BND: Tensor,
+        img_ids_BN3: Tensor,
+        txt_BLD: Tensor,
+        txt_ids_BL3: Tensor,
+        timesteps_B: Tensor,
+        y_vec_BD: Tensor,
+        cond_BND: Tensor | None = None,
+        guidance_B: Tensor | None = None,
+    ) -> Tensor:
+        """Return the velocity (B, N, in_channels) of packed latents at `timesteps_B` in [0, 1], 1 being noise.
+
+        `cond_BND` is the packed mask (patch_size^2 features) and then the packed masked latent; it must be given exactly
+        if the model has `cond_embed`. `guidance_B` is the raw scale and goes with `guidance_embed` in the same way.
+        Raises ValueError where one of them is missing or superfluous.
+        """
+        self._check_inputs(cond_BND, guidance_B)
+        img_BND = self.img_in(img_BND)
+        if self.cond_in is not None:
+            img_BND = img_BND + self.cond_in(cond_BND)
+        txt_BLD = self.txt_in(txt_BLD)
+        vec_BD = self.embed_vector(timesteps_B, y_vec_BD, guidance_B)
+        act_BD = F.silu(vec_BD)
+        rope = self.rope(img_ids_BN3, txt_ids_BL3)
+
+        for i, block in enumerate(self.double_blocks):
+            if i < self.recomputed_double and torch.is_grad_enabled():
+                img_BND, txt_BLD = _recomputed(block, img_BND, txt_BLD, act_BD, rope)
+            else:
+                img_BND, txt_BLD = block(img_BND, txt_BLD, act_BD, rope)
+        x_BSD = torch.cat([txt_BLD, img_BND], 1)
+        for i, block in enumerate(self.single_blocks):
+            if i < self.recomputed_single and torch.is_grad_enabled():
+                x_BSD = _recomputed(block, x_BSD, act_BD, rope)
+            else:
+                x_BSD = block(x_BSD, act_BD, rope)
+        return self.final_layer(x_BSD[:, txt_BLD.shape[1] :], vec_BD)
+
+    def embed_vector(self, timesteps_B: Tensor, y_vec_BD: Tensor, guidance_B: Tensor | None = None) -> Tensor:
+        """Return what modulates every block: time, guidance and pooled text, added (B, D)."""
+        dtype = y_vec_BD.dtype
+        vec_BD = self.time_in(timestep_embedding(timesteps_B).to(dtype))
+        if self.guidance_in is not None:
+            vec_BD = vec_BD + self.guidance_in(timestep_embedding(guidance_B).to(dtype))
+        return vec_BD + self.vector_in(y_vec_BD)
+
+    def rope(self, img_ids_BN3: Tensor, txt_ids_BL3: Tensor):
+        """Return the rotation tables of the joined tokens, text first."""
+        ids_BS3 = torch.cat([txt_ids_BL3, img_ids_BN3], 1)
+        config = self.config
+        return build_rope(ids_BS3, config.axes_dim, config.theta, interleaved=not config.use_liger_rope)
+
+    def _check_inputs(self, cond_BND: Tensor | None, guidance_B: Tensor | None) -> None:
+        if (cond_BND is None) != (self.cond_in is None):
+            raise ValueError(_mismatch("cond_BND", "cond_embed", cond_BND is not None))
+        if (guidance_B is None) != (self.guidance_in is None):
+            raise ValueError(_mismatch("guidance_B", "guidance_embed", guidance_B is not None))
+
+
+def _recomputed(block: nn.Module, *inputs):
+    # No block draws random numbers, so the generator's state need not be kept for the second pass.
+    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def _mismatch(argument: str, key: str, given: bool) -> str:
+    if given:
+        return f"MMDiT.forward: {argument} was given, but the model has `model.{key} = false`. Leave it out, or set it to true."
+    return f"MMDiT.forward: {argument} is missing, and the model has `model.{key} = true`. Pass it, or set it to false."
+
+
+def _check(config: MMDiTConfig) -> None:
+    if config.hidden_size % config.num_heads:
+        raise OsoraError(
+            f"model.hidden_size = {config.hidden_size} is no multiple of model.num_heads = {config.num_heads}: "
+            "every head has hidden_size / num_heads features. Change one of the two."
+        )
+    head_dim = config.hidden_size // config.num_heads
+    if sum(config.axes_dim) != head_dim or any(dim % 2 for dim in config.axes_dim):
+        raise OsoraError(
+            f"model.axes_dim = {list(config.axes_dim)}: needs three even numbers that add up to the head width "
+            f"hidden_size / num_heads = {head_dim}, and they add up to {sum(config.axes_dim)}."
+        )

@@ -1,0 +1,63 @@
+"""Rotary position embedding over (time, height, width), in the two feature layouts of Flux and Open-Sora 2.0.
+
+B batch, L tokens, H heads, D features of a head, K = D/2 rotated pairs.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class InterleavedRope(NamedTuple):
+    """Flux's layout: features (2i, 2i+1) of a head are a pair. `rotation_BL1K` is complex: cos + i sin."""
+
+    rotation_BL1K: Tensor
+
+    def rotate(self, x_BLHD: Tensor) -> Tensor:
+        """Rotate queries or keys in fp32; the result has the dtype of `x_BLHD`."""
+        pairs = torch.view_as_complex(x_BLHD.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * self.rotation_BL1K).flatten(-2).to(x_BLHD.dtype)
+
+
+class HalvesRope(NamedTuple):
+    """Open-Sora 2.0's layout: features (i, i + K) of the whole head are a pair.
+
+    Both tables span all D features; the sine is negated in the first half, so that a rotation is two products.
+    """
+
+    cos_BL1D: Tensor
+    sin_BL1D: Tensor
+
+    def rotate(self, x_BLHD: Tensor) -> Tensor:
+        """Rotate queries or keys in fp32; the result has the dtype of `x_BLHD`."""
+        x = x_BLHD.float()
+        return torch.addcmul(x * self.cos_BL1D, x.roll(x.shape[-1] // 2, -1), self.sin_BL1D).to(x_BLHD.dtype)
+
+
+Rope = InterleavedRope | HalvesRope
+
+
+def rope_angles(ids_BLA: Tensor, axes_dim: Sequence[int], theta: float, dtype: torch.dtype) -> Tensor:
+    """Return the angles (B, L, K), in radians: axis a takes `axes_dim[a] / 2` of the K, in order.
+
+    Pair j of an axis with d features turns by `position / theta^(2j/d)` (RoFormer, section 3.2.2).
+    """
+    angles = []
+    for axis, dim in enumerate(axes_dim):
+        exponent = torch.arange(0, dim, 2, dtype=dtype, device=ids_BLA.device) / dim
+        angles.append(ids_BLA[..., axis, None].to(dtype) / theta**exponent)
+    return torch.cat(angles, -1)
+
+
+def build_rope(ids_BLA: Tensor, axes_dim: Sequence[int], theta: float, interleaved: bool) -> Rope:
+    """Return the tables for tokens at `ids_BLA` (time, height, width), once for all blocks of a forward pass.
+
+    The angles of the interleaved layout are computed in fp64, those of the other in fp32, as the published weights saw them.
+    """
+    angles_BLK = rope_angles(ids_BLA, axes_dim, theta, torch.float64 if interleaved else torch.float32)
+    cos_BL1K, sin_BL1K = angles_BLK.cos().float()[:, :, None], angles_BLK.sin().float()[:, :, None]
+    if interleaved:
+        return InterleavedRope(torch.complex(cos_BL1K, sin_BL1K))
+    return HalvesRope(torch.cat([cos_BL1K, cos_BL1K], -1), torch.cat([-sin_BL1K, sin_BL1K], -1))
