@@ -1,1 +1,1 @@
-"""distributed."""
+"""Processes and devices. Model code knows nothing of them."""

@@ -1,1 +1,1 @@
-"""training."""
+"""Training: one loop for every objective, and what it keeps on disk."""

@@ -1,0 +1,40 @@
+# Every target works from a fresh clone: the environment is made on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+# One thread per process: tests start processes of their own, and more threads than cores only wait for each other.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help setup demo test check fast bench clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[run,dev]'
+	@touch $(STAMP)
+
+setup: $(STAMP)  ## Make the environment in .venv
+
+demo: setup  ## Make clips, train a tiny autoencoder and a tiny denoiser, sample (CPU, a few minutes)
+	$(BIN)/osora demo run
+
+test: setup  ## Run the whole test suite
+	$(BIN)/python -m pytest tests
+
+fast: setup  ## Run the unit tests
+	$(BIN)/python -m pytest tests/unit
+
+check: setup  ## Lint, types, import contracts, unit tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit
+
+bench: setup  ## Run every benchmark and print its ratios
+	@for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+clean:  ## Remove what the targets made
+	rm -rf .venv demo outputs samples .mypy_cache .ruff_cache

@@ -1,0 +1,63 @@
+"""`osora train` and `osora vae-train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opensora_cli.extras import require_extra
+
+Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged one.", show_default=False)]
+Layers = Annotated[list[Path] | None, typer.Option("--layer", help="A recipe file laid over the recipe; repeatable.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over everything else; repeatable.")]
+Unsets = Annotated[list[str] | None, typer.Option("--unset", help="KEY back to the schema's default; repeatable.")]
+Resume = Annotated[
+    str | None,
+    typer.Option(help="Continue a run: auto takes the newest of the same recipe, or give its folder.", show_default=False),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check recipe, data and device, print the plan, stop.")]
+
+
+def train(
+    recipe: Recipe,
+    layer: Layers = None,
+    set_: Sets = None,
+    unset: Unsets = None,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train a denoiser."""
+    _run("train", recipe, layer, set_, unset, resume, dry_run)
+
+
+def vae_train(
+    recipe: Recipe,
+    layer: Layers = None,
+    set_: Sets = None,
+    unset: Unsets = None,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train an autoencoder."""
+    _run("vae-train", recipe, layer, set_, unset, resume, dry_run)
+
+
+def _run(
+    kind: str,
+    recipe: str,
+    layers: list[Path] | None,
+    sets: list[str] | None,
+    unsets: list[str] | None,
+    resume: str | None,
+    dry_run: bool,
+) -> None:
+    from schemas.resolve import resolve
+
+    resolved = resolve(recipe, layers=layers or (), sets=sets or (), unsets=unsets or (), kind=kind)
+    require_extra("run")
+
+    from rich.console import Console
+
+    from opensora_cli.training.job import run_training
+
+    raise typer.Exit(run_training(resolved, resume=resume, dry_run=dry_run, console=Console()))

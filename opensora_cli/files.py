@@ -1,0 +1,33 @@
+"""Writing files so that a reader never meets half of one."""
+
+import os
+from pathlib import Path
+
+from schemas.errors import OsoraError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` aside, flush it to disk and rename it to `path`; the old file stays until then.
+
+    Raises OsoraError with the reason when the disk refuses.
+    """
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OsoraError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush every file below `folder`, and the folders themselves, to disk."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,155 @@
+"""Checkpoints that are complete or absent.
+
+A checkpoint is a folder `step-00000200`: `state/` holds fp32 weights, optimizer and average as PyTorch distributed
+checkpoint over safetensors (no pickle anywhere), `model.safetensors` and `ema.safetensors` are exports under upstream's
+key names in the recipe's precision, `progress.json` says where in the data the run stood. It is written under a hidden
+name and renamed when everything is on disk.
+"""
+
+import json
+import shutil
+import threading
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+
+from opensora_cli.files import sync_folder
+from opensora_cli.training.ema import Ema
+from opensora_cli.training.optim import Optimizer
+from opensora_models.weights import save_weights
+from schemas.checkpoint import CheckpointConfig
+from schemas.errors import OsoraError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: updates done, and the next batch to read."""
+
+    update: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes."""
+
+    module: nn.Module
+    optimizer: Optimizer
+    ema: Ema | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor under one flat name; they are the live ones, so loading in place restores them."""
+        flat = {f"model.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        flat |= {f"optim.{name}": tensor for name, tensor in self.optimizer.state_dict().items()}
+        if self.ema is not None:
+            flat |= {f"ema.{name}": tensor for name, tensor in self.ema.state_dict().items()}
+        return flat
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of one run."""
+
+    def __init__(self, folder: Path, config: CheckpointConfig, export_dtype: torch.dtype) -> None:
+        self.folder = folder
+        self.config = config
+        self.export_dtype = export_dtype
+        self._writer: threading.Thread | None = None
+        self._failure: Exception | None = None
+        # A single process saves for itself; PyTorch warns that it assumed so.
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+
+    def save(self, progress: Progress, state: TrainState) -> None:
+        """Copy the state to host memory and write it out, in the background if the recipe says so."""
+        self.wait()
+        staged = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.tensors().items()}
+        self._writer = threading.Thread(target=self._write, args=(progress, staged), name="checkpoint")
+        self._writer.start()
+        if not self.config.async_save:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the last save is on disk; raise OsoraError if it failed."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            last = self.latest()
+            kept = f"The last complete checkpoint is {last}." if last else "No checkpoint is complete yet."
+            raise OsoraError(
+                f"cannot save a checkpoint below {self.folder}: {failure}. {kept} Free some space, lower "
+                "checkpoint.keep_n_latest or choose another `outputs`, then resume with --resume auto."
+            ) from failure
+
+    def latest(self) -> Path | None:
+        """Return the newest complete checkpoint, or None."""
+        complete = self.complete()
+        return complete[-1] if complete else None
+
+    def complete(self) -> list[Path]:
+        """Return the complete checkpoints, oldest first."""
+        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+
+    def load(self, checkpoint: Path, state: TrainState) -> Progress:
+        """Restore `state` in place and return where the run stood. Raises OsoraError for a damaged checkpoint."""
+        try:
+            progress = json.loads((checkpoint / "progress.json").read_text())
+            tensors = state.tensors()
+            dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint / "state")), no_dist=True)
+            return Progress(progress["update"], progress["epoch"], progress["batch"])
+        except (OSError, ValueError, KeyError, RuntimeError, dcp.CheckpointException) as error:
+            raise OsoraError(
+                f"cannot resume from {checkpoint}: {error}. Remove that folder to resume from the one before it."
+            ) from error
+
+    def clear_leftovers(self) -> None:
+        """Remove what an interrupted save or removal left behind."""
+        for path in self.folder.glob(".step-*"):
+            shutil.rmtree(path)
+
+    def _write(self, progress: Progress, staged: dict[str, Tensor]) -> None:
+        name = f"step-{progress.update:08d}"
+        partial = self.folder / f".{name}.partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            dcp.save(
+                staged,
+                storage_writer=HuggingFaceStorageWriter(str(partial / "state"), save_distributed=True),
+                no_dist=True,
+            )
+            for part, file in (("model.", "model.safetensors"), ("ema.", "ema.safetensors")):
+                if weights := self._export(staged, part):
+                    save_weights(weights, partial / file)
+            (partial / "progress.json").write_text(json.dumps({"format": FORMAT, **asdict(progress)}))
+            sync_folder(partial)
+            final = self.folder / name
+            if final.exists():
+                self._remove(final)
+            partial.rename(final)
+            for old in self.complete()[: -self.config.keep_n_latest]:
+                self._remove(old)
+        except (OSError, RuntimeError, OsoraError, dcp.CheckpointException) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            self._failure = error
+
+    def _export(self, staged: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(part): t.to(self.export_dtype) if t.is_floating_point() else t
+            for name, t in staged.items()
+            if name.startswith(part)
+        }
+
+    @staticmethod
+    def _remove(checkpoint: Path) -> None:
+        hidden = checkpoint.with_name(f".{checkpoint.name}.removing")
+        checkpoint.rename(hidden)
+        shutil.rmtree(hidden)

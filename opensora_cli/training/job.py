@@ -1,0 +1,147 @@
+"""A training job from resolved recipe to exit code: data first, then models, then the run folder, then the loop."""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from opensora_cli.data.loader import Loader, build_loader
+from opensora_cli.distributed.process import DTYPES, Process, single_process
+from opensora_cli.progress import TrainingProgress
+from opensora_cli.training import run_folder
+from opensora_cli.training.checkpoint import Checkpoints
+from opensora_cli.training.denoise_objective import DenoiserObjective
+from opensora_cli.training.metrics import Metrics
+from opensora_cli.training.objective import Objective
+from opensora_cli.training.run_folder import RunFolder
+from opensora_cli.training.trainer import Trainer
+from opensora_cli.training.vae_objective import VaeObjective
+from opensora_models.build import build_autoencoder, build_denoiser
+from schemas.errors import OsoraError
+from schemas.recipes import TrainRecipe, VaeTrainRecipe
+from schemas.resolve import Resolved
+
+Trainable = TrainRecipe | VaeTrainRecipe
+
+
+def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, console: Console) -> int:
+    """Run a train or vae-train recipe and return the exit code. `resume` is None, "auto" or a run folder."""
+    recipe = resolved.recipe
+    assert isinstance(recipe, Trainable)
+    process = single_process(recipe.device)
+    loader = make_loader(recipe, process)
+    updates = planned_updates(recipe, loader)
+    if dry_run:
+        print_plan(recipe, loader, updates, process, console)
+        return 0
+    continued = _folder_to_resume(recipe, resume, console)
+    objective = make_objective(recipe, process)
+    folder = continued or run_folder.create(resolved, recipe, Path(str(resolved.source)).stem)
+    run_folder.write_run_json(
+        folder,
+        {
+            "data": {"path": recipe.dataset.data_path, "fingerprint": loader.fingerprint},
+            "seed": recipe.seed,
+            "world_size": process.world_size,
+            "device": _device_name(process.device),
+            "parameters": sum(p.numel() for p in objective.module.parameters()),
+            "resumed": continued is not None,
+        },
+    )
+    console.print(f"run folder: {folder.path}", markup=False, highlight=False, soft_wrap=True)
+    return train_in(folder, recipe, objective, loader, process, updates, console)
+
+
+def train_in(
+    folder: RunFolder,
+    recipe: Trainable,
+    objective: Objective,
+    loader: Loader,
+    process: Process,
+    updates: int,
+    console: Console,
+) -> int:
+    """Train in a run folder, from its newest checkpoint if it has one; return the exit code."""
+    checkpoints = Checkpoints(folder.checkpoints, recipe.checkpoint, DTYPES[recipe.dtype])
+    done = checkpoints.latest()
+    start = int(done.name.removeprefix("step-")) if done else 0
+    with TrainingProgress(recipe.kind, updates, done=start, console=console) as display:
+        metrics = Metrics(
+            folder,
+            display,
+            rank=process.rank,
+            log_every=recipe.logging.log_every,
+            tensorboard=recipe.logging.tensorboard,
+        )
+        if done:
+            display.note(f"resuming after update {start}")
+        return Trainer(recipe, objective, loader, checkpoints, metrics, process).fit()
+
+
+def make_loader(recipe: Trainable, process: Process) -> Loader:
+    """Open the data of a recipe. Raises OsoraError when it cannot fill a batch."""
+    patch = recipe.model.patch_size if isinstance(recipe, TrainRecipe) else 1
+    return build_loader(
+        recipe.dataset,
+        recipe.buckets,
+        compression=recipe.ae.spatial_compression_ratio * patch,
+        seed=recipe.seed,
+        dp_rank=process.rank,
+        dp_size=process.world_size,
+        pin_memory=process.device.type == "cuda",
+    )
+
+
+def make_objective(recipe: Trainable, process: Process) -> Objective:
+    """Build the modules that the recipe trains, and those it needs for that."""
+    match recipe:
+        case TrainRecipe():
+            return DenoiserObjective(recipe, process.device)
+        case VaeTrainRecipe():
+            return VaeObjective(recipe, process.device)
+
+
+def planned_updates(recipe: Trainable, loader: Loader) -> int:
+    """Return how many optimizer updates the recipe asks for; at least one, or the data is too small."""
+    batches = sum(loader.batches_per_epoch(epoch) for epoch in range(min(recipe.epochs, 3)))
+    batches = batches * recipe.epochs // min(recipe.epochs, 3)  # the draws of later epochs differ a little
+    updates = batches // recipe.optim.accumulation_steps
+    if updates == 0:
+        raise OsoraError(
+            f"the data gives {batches} batches in {recipe.epochs} epochs, fewer than optim.accumulation_steps = "
+            f"{recipe.optim.accumulation_steps}. Raise `epochs`, lower accumulation_steps or the batch sizes in [buckets]."
+        )
+    return min(updates, recipe.max_steps) if recipe.max_steps is not None else updates
+
+
+def print_plan(recipe: Trainable, loader: Loader, updates: int, process: Process, console: Console) -> None:
+    """Print what a run would do: sizes of the models (built without memory), data, updates, device."""
+    with torch.device("meta"):
+        modules = {"autoencoder": build_autoencoder(recipe.ae)}
+        if isinstance(recipe, TrainRecipe):
+            modules = {"denoiser": build_denoiser(recipe.model), **modules}
+    table = Table(title=f"{recipe.kind}: plan", show_header=False)
+    for name, module in modules.items():
+        table.add_row(f"{name} parameters", f"{sum(p.numel() for p in module.parameters()):,}")
+    table.add_row("data", f"{recipe.dataset.data_path} (fingerprint {loader.fingerprint[:12]})")
+    table.add_row("batches in the first epoch", f"{loader.batches_per_epoch(0):,}")
+    table.add_row("updates", f"{updates:,}")
+    table.add_row("precision", recipe.dtype)
+    table.add_row("device", _device_name(process.device))
+    console.print(table)
+
+
+def _folder_to_resume(recipe: Trainable, resume: str | None, console: Console) -> RunFolder | None:
+    if resume is None:
+        return None
+    if resume != "auto":
+        return run_folder.open_existing(Path(resume), recipe)
+    folder = run_folder.find_latest(recipe)
+    if folder is None:
+        console.print(f"--resume auto: no run of this recipe below {recipe.outputs}, starting a new one", markup=False)
+    return folder
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,108 @@
+"""What a run records: metrics.jsonl, TensorBoard, the log and the bad samples."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from opensora_cli.files import write_text
+from opensora_cli.training.run_folder import RunFolder
+from schemas.errors import OsoraError
+
+_BAD_COLUMNS = ("update", "row", "path", "reason")
+
+
+class Display(Protocol):
+    """What a person watches; the program's terminal side provides it."""
+
+    def update(self, record: Mapping[str, float]) -> None:
+        """Show the metrics of one update."""
+
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+
+
+class Metrics:
+    """Write every update to metrics.jsonl and TensorBoard, and lines to the log at an interval."""
+
+    def __init__(self, folder: RunFolder, display: Display, *, rank: int, log_every: int, tensorboard: bool) -> None:
+        self._folder = folder
+        self._display = display
+        self._log_every = log_every
+        self._use_tensorboard = tensorboard
+        self._rank = rank
+
+    def open(self, update: int) -> None:
+        """Open the files; what an interrupted run wrote after `update` is dropped, since it will be written again."""
+        _keep_lines(self._folder.metrics, lambda line: json.loads(line)["step"] <= update)
+        _keep_lines(self._folder.bad_samples, lambda line: line.startswith("update") or int(line.split(",")[0]) <= update)
+        self._metrics = self._folder.metrics.open("a", encoding="utf-8")
+        log = self._folder.log(self._rank)
+        log.parent.mkdir(exist_ok=True)
+        self._log = log.open("a", encoding="utf-8")
+        self._tensorboard = None
+        if self._use_tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # a second to import: only where it is wanted
+
+            self._tensorboard = SummaryWriter(str(self._folder.tensorboard), purge_step=update + 1)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._metrics.close()
+        self._log.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self._line(f"stopped: {kind.__name__ if kind else ''}: {error}")
+        self.close()
+
+    def write(self, record: Mapping[str, float]) -> None:
+        """Record the metrics of one update (`step` among them)."""
+        step = int(record["step"])
+        try:
+            self._metrics.write(json.dumps(dict(record)) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise OsoraError(f"cannot write {self._folder.metrics}: {error.strerror}") from error
+        if self._tensorboard is not None:
+            for name, value in record.items():
+                if name != "step":
+                    self._tensorboard.add_scalar(f"train/{name}", value, step)
+        if step % self._log_every == 0 or step == 1:
+            self._line(" ".join(f"{name} {value:.6g}" for name, value in record.items()))
+        self._display.update(record)
+
+    def note(self, text: str) -> None:
+        """Put a line into the log and before the person's eyes."""
+        self._line(text)
+        self._display.note(text)
+
+    def bad(self, update: int, rows: list[tuple[int, str, str]]) -> None:
+        """Append clips that could not be read: (row, path, reason)."""
+        new = not self._folder.bad_samples.exists()
+        with self._folder.bad_samples.open("a", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            if new:
+                table.writerow(_BAD_COLUMNS)
+            for row, path, reason in rows:
+                table.writerow((update, row, path.replace("\n", " "), " ".join(reason.split())))
+
+    def _line(self, text: str) -> None:
+        self._log.write(f"{datetime.now().astimezone().isoformat(sep=' ', timespec='seconds')} {text}\n")
+        self._log.flush()
+
+
+def _keep_lines(path: Path, keep: Callable[[str], bool]) -> None:
+    """Rewrite `path` with the lines that `keep` accepts; a last line that was cut off goes too."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    write_text(path, "".join(line for line in lines if line.endswith("\n") and keep(line)))

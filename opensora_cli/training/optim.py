@@ -1,0 +1,87 @@
+"""The optimizer and its learning rate, as a function of the update alone."""
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from schemas.optim import OptimConfig
+
+INITIAL_LR = 1e-6  # upstream's warm-up starts here
+
+
+def learning_rate(
+    step: int,
+    *,
+    lr: float,
+    warmup_steps: int,
+    initial_lr: float = INITIAL_LR,
+    schedule: Literal["constant", "cosine"] = "constant",
+    max_steps: int | None = None,
+) -> float:
+    """Return the rate of the 0-based update `step`.
+
+    constant: a line from `initial_lr` that reaches `lr` one update after warm-up. cosine: a line from 0 that reaches `lr`
+    in the last warm-up update, then half a cosine that reaches 0 at `max_steps` and stays there.
+    """
+    if schedule == "constant":
+        return lr if step >= warmup_steps else initial_lr + (lr - initial_lr) * (step + 1) / (warmup_steps + 1)
+    if step < warmup_steps:
+        return lr * (step + 1) / warmup_steps
+    if max_steps is None:
+        raise ValueError("a cosine schedule needs max_steps")
+    progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
+    return 0.5 * lr * (1 + math.cos(math.pi * progress))
+
+
+class Optimizer:
+    """AdamW with the recipe's schedule and clipping; hyperparameters come from the recipe, tensors from the checkpoint."""
+
+    def __init__(self, module: nn.Module, config: OptimConfig, max_steps: int | None) -> None:
+        self.config = config
+        self.max_steps = max_steps
+        self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        fused = all(p.is_cuda for p in self.params.values())
+        self.adamw = torch.optim.AdamW(
+            self.params.values(),
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=fused,
+            foreach=not fused,
+        )
+
+    def clip(self) -> Tensor:
+        """Clip the gradients to `grad_clip` (0: do not) and return their norm before it, a scalar on the device."""
+        limit = self.config.grad_clip or math.inf
+        return nn.utils.clip_grad_norm_(self.params.values(), limit, foreach=True)
+
+    def step(self, update: int) -> float:
+        """Apply the gradients as the 0-based update `update`, forget them, and return the rate that was used."""
+        config = self.config
+        lr = learning_rate(
+            update, lr=config.lr, warmup_steps=config.warmup_steps, schedule=config.schedule, max_steps=self.max_steps
+        )
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        return lr
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return AdamW's tensors as `<moment>.<parameter name>`; parameters that were never updated count as zero."""
+        return {f"{moment}.{name}": tensor for name, moment, tensor in self._state()}
+
+    def _state(self) -> Iterator[tuple[str, str, Tensor]]:
+        on_device = self.adamw.defaults["fused"]
+        for name, p in self.params.items():
+            state = self.adamw.state[p]
+            if not state:  # AdamW makes these at the first step; a checkpoint is loaded before it
+                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device if on_device else "cpu")
+                state["exp_avg"] = torch.zeros_like(p)
+                state["exp_avg_sq"] = torch.zeros_like(p)
+            for moment in ("step", "exp_avg", "exp_avg_sq"):
+                yield name, moment, state[moment]
