@@ -43,7 +43,7 @@ def image_ids(
         for size in (frames, height // patch_size, width // patch_size)
     ]
     grid_THW3 = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    return repeat(grid_THW3, "t h w axis -> b (t h w) axis", b=batch)
+    return repeat(grid_THW3, "t h w ids -> b (t h w) ids", b=batch)
 
 
 def text_ids(length: int, *, batch: int, device: torch.device | str | None = None) -> Tensor:

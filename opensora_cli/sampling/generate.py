@@ -1,0 +1,143 @@
+"""Encoded prompts, seeds and encoded references to pixels: everything between the models and the files.
+
+Legend: B samples, C channels, T frames (of the latent, or of the video), H W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from opensora_cli.sampling.denoise import Denoised, EncodedText, OnStep, denoise, denoise_distilled
+from opensora_models.diffusion.condition import References, inference_condition, place_references, trim_repeats
+from opensora_models.diffusion.guidance import GuidanceScales
+from opensora_models.diffusion.noise import latent_noise
+from opensora_models.diffusion.schedule import get_schedule
+from schemas.denoiser import DenoiserConfig
+from schemas.sampling import SamplingConfig
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The two models of a sampling job, and what the denoiser's recipe says of it."""
+
+    denoiser: nn.Module
+    autoencoder: nn.Module
+    config: DenoiserConfig
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Pixels (B, 3, T, H, W) float32, about [-1, 1] and not clamped, and the model evaluations for each sample."""
+
+    video_BCTHW: Tensor
+    evaluations: int
+
+
+@torch.no_grad()
+def generate(
+    models: Generator,
+    config: SamplingConfig,
+    size: tuple[int, int],
+    seeds: Sequence[int],
+    caption: EncodedText,
+    negative: EncodedText,
+    references: References,
+    on_step: OnStep | None = None,
+) -> Clips:
+    """Make one clip per seed. `size` is (height, width) in pixels; `references` are latents, see `encode_references`.
+
+    A sample depends on its seed, prompt and references alone, not on the batch it is made in.
+    """
+    noise_BCTHW = draw_noise(models, config, size, seeds)
+    denoised = _denoise(models, config, noise_BCTHW, caption, negative, references, on_step)
+    ae, time_stride = models.autoencoder, models.autoencoder.strides[0]
+    latent_BCTHW = denoised.latent_BCTHW
+    if config.cond_type.startswith("i2v"):  # what the user gave, not what the model made of it
+        latent_BCTHW = place_references(
+            latent_BCTHW, config.cond_type, references, time_stride=time_stride, causal=ae.causal
+        )
+    dtype = next(ae.parameters()).dtype
+    video_BCTHW = torch.cat([ae.decode(z_CTHW[None].to(dtype)).float() for z_CTHW in latent_BCTHW])
+    video_BCTHW = video_BCTHW[:, :, : config.num_frames]
+    video_BCTHW = trim_repeats(video_BCTHW, config.cond_type, time_stride=time_stride, causal=ae.causal)
+    return Clips(video_BCTHW, denoised.evaluations)
+
+
+def draw_noise(models: Generator, config: SamplingConfig, size: tuple[int, int], seeds: Sequence[int]) -> Tensor:
+    """Draw every sample's noise on the CPU from a generator of its own, then move it to the denoiser's device."""
+    ae = models.autoencoder
+    latent_frames = ae.latent_size(config.num_frames, *size)[0]
+    draws = [
+        latent_noise(
+            torch.Generator().manual_seed(seed),
+            channels=ae.latent_channels,
+            latent_frames=latent_frames,
+            height=size[0],
+            width=size[1],
+            spatial_stride=ae.strides[1],
+            patch_size=models.config.patch_size,
+        )
+        for seed in seeds
+    ]
+    return torch.cat(draws).to(next(models.denoiser.parameters()).device)
+
+
+@torch.no_grad()
+def encode_references(autoencoder: nn.Module, clips: Sequence[Tensor]) -> list[Tensor]:
+    """Encode each reference clip (3, T, H, W) on its own, as the posterior's mean: the same file gives the same latent."""
+    like = next(autoencoder.parameters())
+    return [autoencoder.encode(clip_CTHW[None].to(like))[0].float() for clip_CTHW in clips]
+
+
+def _denoise(
+    models: Generator,
+    config: SamplingConfig,
+    noise_BCTHW: Tensor,
+    caption: EncodedText,
+    negative: EncodedText,
+    references: References,
+    on_step: OnStep | None,
+) -> Denoised:
+    ae, patch = models.autoencoder, models.config.patch_size
+    frames, height, width = noise_BCTHW.shape[2:]
+    times = get_schedule(config.num_steps, height * width // patch**2, frames, shift=config.shift)
+    condition_BCTHW = None
+    if models.config.cond_embed:
+        condition_BCTHW = inference_condition(
+            noise_BCTHW, config.cond_type, references, time_stride=ae.strides[0], causal=ae.causal
+        )
+    if models.config.guidance_embed:
+        return denoise_distilled(
+            models.denoiser,
+            noise_BCTHW,
+            caption,
+            times=times,
+            guidance=config.guidance,
+            patch_size=patch,
+            condition_BCTHW=condition_BCTHW,
+            on_step=on_step,
+        )
+    return denoise(
+        models.denoiser,
+        noise_BCTHW,
+        caption,
+        negative,
+        times=times,
+        scales=guidance_scales(config),
+        patch_size=patch,
+        condition_BCTHW=condition_BCTHW,
+        on_step=on_step,
+    )
+
+
+def guidance_scales(config: SamplingConfig) -> GuidanceScales:
+    """Return the recipe's guidance."""
+    return GuidanceScales(
+        text=config.guidance,
+        image=config.guidance_img,
+        text_oscillates=config.text_osci,
+        image_oscillates=config.image_osci,
+        image_grows_over_frames=config.scale_temporal_osci,
+    )
