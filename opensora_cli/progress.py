@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -31,7 +32,7 @@ class JobProgress:
         )
         self._task = self._bar.add_task(title, total=total, completed=done, facts="")
 
-    def __enter__(self) -> "JobProgress":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 

@@ -12,7 +12,7 @@ class DatasetConfig(Schema):
 
     data_path: str | None = Field(
         None,
-        description="csv or parquet with columns path, text, height, width, num_frames, fps; relative paths start at the table's folder.",
+        description="csv or parquet with path, text, height, width, num_frames, fps; relative paths start at its folder.",
         json_schema_extra=cost("breaks_resume"),
     )
     transform_name: Literal["resize_crop", "center"] = Field(
@@ -21,14 +21,28 @@ class DatasetConfig(Schema):
         json_schema_extra=cost("changes_numerics", "needs_recache"),
     )
     fps_max: int | None = Field(
-        None, ge=1, description="Clips faster than this skip frames (frames per second); unset keeps every frame.", json_schema_extra=cost("breaks_resume", "needs_recache")
+        None,
+        ge=1,
+        description="Clips faster than this skip frames (frames per second); unset keeps every frame.",
+        json_schema_extra=cost("breaks_resume", "needs_recache"),
     )
     vmaf: bool = Field(
-        False, description="Add the motion score (column vmaf_motion) to the caption.", json_schema_extra=cost("changes_numerics", "needs_recache")
+        False,
+        description="Add the motion score (column vmaf_motion) to the caption.",
+        json_schema_extra=cost("changes_numerics", "needs_recache"),
     )
-    num_workers: int = Field(4, ge=0, description="Decoding processes per rank; 0 decodes in the training process.", json_schema_extra=cost("changes_memory"))
-    prefetch_factor: int = Field(2, ge=1, description="Batches each worker keeps ready.", json_schema_extra=cost("changes_memory"))
-    max_bad_share: float = Field(0.05, ge=0, le=1, description="Share of unreadable clips, of those read so far, at which the run stops.")
+    num_workers: int = Field(
+        4,
+        ge=0,
+        description="Decoding processes per rank; 0 decodes in the training process.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    prefetch_factor: int = Field(
+        2, ge=1, description="Batches each worker keeps ready.", json_schema_extra=cost("changes_memory")
+    )
+    max_bad_share: float = Field(
+        0.05, ge=0, le=1, description="Share of unreadable clips, of those read so far, at which the run stops."
+    )
 
 
 def _frame_count(key: Any) -> Any:

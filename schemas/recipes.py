@@ -22,20 +22,34 @@ class Recipe(Schema):
     """What every recipe has."""
 
     schema_version: Literal[1] = Field(1, description="Version of the recipe language.")
-    dtype: Literal["bf16", "fp32"] = Field("bf16", description="Precision of the matrix products.", json_schema_extra=cost("changes_numerics", "changes_memory"))
+    kind: str = Field(description="What this recipe does.")
+    dtype: Literal["bf16", "fp32"] = Field(
+        "bf16",
+        description="Precision of the matrix products.",
+        json_schema_extra=cost("changes_numerics", "changes_memory"),
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a CUDA GPU where there is one.")
 
 
 class RunRecipe(Recipe):
     """What every kind of training has."""
 
-    seed: int = Field(42, ge=0, description="Seed of every draw of the run.", json_schema_extra=cost("breaks_resume", "changes_numerics"))
+    seed: int = Field(
+        42,
+        ge=0,
+        description="Seed of every draw of the run.",
+        json_schema_extra=cost("breaks_resume", "changes_numerics"),
+    )
     outputs: str = Field("outputs", description="Folder that holds the run folders.")
     epochs: int = Field(1, ge=1, description="Passes over the data; max_steps may end the run before.")
-    max_steps: int | None = Field(None, ge=1, description="Optimizer updates after which the run ends; unset leaves it to epochs.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Optimizer updates after which the run ends; unset leaves it to epochs."
+    )
     dataset: DatasetConfig = Field(DatasetConfig(), description="The clips.")
     buckets: BucketTable = Field(
-        {}, description="resolution -> frames -> [keep probability, batch size].", json_schema_extra=cost("breaks_resume", "changes_memory")
+        {},
+        description="resolution -> frames -> [keep probability, batch size].",
+        json_schema_extra=cost("breaks_resume", "changes_memory"),
     )
     optim: OptimConfig = Field(OptimConfig(), description="Optimizer and schedule.")
     memory: MemoryConfig = Field(MemoryConfig(), description="Activation checkpointing.")

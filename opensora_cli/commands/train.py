@@ -13,7 +13,9 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over ev
 Unsets = Annotated[list[str] | None, typer.Option("--unset", help="KEY back to the schema's default; repeatable.")]
 Resume = Annotated[
     str | None,
-    typer.Option(help="Continue a run: auto takes the newest of the same recipe, or give its folder.", show_default=False),
+    typer.Option(
+        help="Continue a run: auto takes the newest of the same recipe, or give its folder.", show_default=False
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check recipe, data and device, print the plan, stop.")]
 

@@ -14,14 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
+from opensora_models.weights import save_weights
 from torch import Tensor, nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from opensora_cli.files import sync_folder
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
-from opensora_models.weights import save_weights
 from schemas.checkpoint import CheckpointConfig
 from schemas.errors import OsoraError
 
@@ -62,7 +64,7 @@ class Checkpoints:
         self.config = config
         self.export_dtype = export_dtype
         self._writer: threading.Thread | None = None
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         # A single process saves for itself; PyTorch warns that it assumed so.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
@@ -103,9 +105,9 @@ class Checkpoints:
         try:
             progress = json.loads((checkpoint / "progress.json").read_text())
             tensors = state.tensors()
-            dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint / "state")), no_dist=True)
+            dcp_load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint / "state")), no_dist=True)
             return Progress(progress["update"], progress["epoch"], progress["batch"])
-        except (OSError, ValueError, KeyError, RuntimeError, dcp.CheckpointException) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, CheckpointException) as error:
             raise OsoraError(
                 f"cannot resume from {checkpoint}: {error}. Remove that folder to resume from the one before it."
             ) from error
@@ -121,7 +123,7 @@ class Checkpoints:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            dcp.save(
+            dcp_save(
                 staged,
                 storage_writer=HuggingFaceStorageWriter(str(partial / "state"), save_distributed=True),
                 no_dist=True,
@@ -137,7 +139,7 @@ class Checkpoints:
             partial.rename(final)
             for old in self.complete()[: -self.config.keep_n_latest]:
                 self._remove(old)
-        except (OSError, RuntimeError, OsoraError, dcp.CheckpointException) as error:
+        except (OSError, RuntimeError, OsoraError, CheckpointException) as error:
             shutil.rmtree(partial, ignore_errors=True)
             self._failure = error
 

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-_NEVER_AVERAGED = frozenset({"pos_embed"})  # a position table: the same in every checkpoint, so upstream leaves it alone
+_NEVER_AVERAGED = frozenset(
+    {"pos_embed"}
+)  # a position table: the same in every checkpoint, so upstream leaves it alone
 _CHUNK = 64  # parameters cast at once: bounds the fp32 copies that a bf16 model needs
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from types import FrameType
+from typing import Self
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -14,7 +15,7 @@ class Interrupt:
         self.signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
 
-    def __enter__(self) -> "Interrupt":
+    def __enter__(self) -> Self:
         for number in _SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
         return self

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from opensora_models.build import build_autoencoder, build_denoiser
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +18,6 @@ from opensora_cli.training.objective import Objective
 from opensora_cli.training.run_folder import RunFolder
 from opensora_cli.training.trainer import Trainer
 from opensora_cli.training.vae_objective import VaeObjective
-from opensora_models.build import build_autoencoder, build_denoiser
 from schemas.errors import OsoraError
 from schemas.recipes import TrainRecipe, VaeTrainRecipe
 from schemas.resolve import Resolved

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 from opensora_cli.files import write_text
 from opensora_cli.training.run_folder import RunFolder
@@ -38,7 +38,9 @@ class Metrics:
     def open(self, update: int) -> None:
         """Open the files; what an interrupted run wrote after `update` is dropped, since it will be written again."""
         _keep_lines(self._folder.metrics, lambda line: json.loads(line)["step"] <= update)
-        _keep_lines(self._folder.bad_samples, lambda line: line.startswith("update") or int(line.split(",")[0]) <= update)
+        _keep_lines(
+            self._folder.bad_samples, lambda line: line.startswith("update") or int(line.split(",")[0]) <= update
+        )
         self._metrics = self._folder.metrics.open("a", encoding="utf-8")
         log = self._folder.log(self._rank)
         log.parent.mkdir(exist_ok=True)
@@ -56,10 +58,12 @@ class Metrics:
         if self._tensorboard is not None:
             self._tensorboard.close()
 
-    def __enter__(self) -> "Metrics":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is not None:
             self._line(f"stopped: {kind.__name__ if kind else ''}: {error}")
         self.close()

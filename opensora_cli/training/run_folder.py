@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -68,7 +69,9 @@ def create(resolved: Resolved, recipe: RunRecipe, name: str) -> RunFolder:
         except FileExistsError:
             continue
         except OSError as error:
-            raise OsoraError(f"cannot make the run folder {path}: {error.strerror}. Set `outputs` to another folder.") from error
+            raise OsoraError(
+                f"cannot make the run folder {path}: {error.strerror}. Set `outputs` to another folder."
+            ) from error
         folder = RunFolder(path)
         folder.checkpoints.mkdir()
         folder.log(0).parent.mkdir()
@@ -94,7 +97,9 @@ def open_existing(path: Path, recipe: RunRecipe) -> RunFolder:
     """Return the run at `path`, after checking that `recipe` may continue it."""
     folder = RunFolder(path)
     if not folder.lock.is_file():
-        raise OsoraError(f"--resume {path}: not a run folder, it has no {LOCK}. Give a folder below `outputs`, or auto.")
+        raise OsoraError(
+            f"--resume {path}: not a run folder, it has no {LOCK}. Give a folder below `outputs`, or auto."
+        )
     before = resolve(folder.lock).recipe
     if changed := resume_breakers(before, recipe):
         lines = [f"  {key}: {old!r} there, {new!r} here" for key, (old, new) in sorted(changed.items())]
@@ -129,9 +134,10 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False)  # noqa: S607  # whatever git the user has
-    except (OSError, subprocess.TimeoutExpired):
+    """Return the commit of the source tree osora runs from; None for an installed package."""
+    git = shutil.which("git")
+    if git is None:
         return None
+    command = [git, "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None

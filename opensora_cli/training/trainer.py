@@ -165,7 +165,7 @@ class Trainer:
             batch = micro_batch.batch.to(device)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss, metrics = self.objective.loss(batch, draws)
-            (loss * share).backward()
+            torch.autograd.backward(loss * share)
             total += loss.detach().float() * share
             for name, value in metrics.items():
                 extras[name] = extras.get(name, torch.zeros((), device=device)) + value.detach().float() * share

@@ -1,0 +1,123 @@
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from opensora_cli.training.draws import Draws
+from schemas.errors import OsoraError
+from tests.unit.training_fakes import FakeLoader, FakeObjective, recipe, trainer
+
+
+def losses(path: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert len({line["step"] for line in lines}) == len(lines), "a step was recorded twice"
+    return {line["step"]: line["loss"] for line in lines}
+
+
+def test_a_run_ends_with_its_data_and_saves_the_last_update(tmp_path: Path) -> None:
+    run = trainer(tmp_path, recipe())
+    assert run.fit() == 0
+    assert run.progress.update == 20
+    assert [p.name for p in run.checkpoints.complete()] == ["step-00000018", "step-00000020"]
+
+
+def test_max_steps_ends_a_run_before_its_data(tmp_path: Path) -> None:
+    run = trainer(tmp_path, recipe(max_steps=7))
+    run.fit()
+    assert sorted(losses(tmp_path)) == list(range(1, 8))
+
+
+def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    reference = trainer(whole, recipe())
+    reference.fit()
+
+    class Power(Exception):
+        """Stands for the plug being pulled: nothing of the trainer's own clean-up may be needed."""
+
+    cut = trainer(broken, recipe())
+    cut_at = 11
+    done = cut._update
+
+    def update(*args: object) -> None:
+        done(*args)  # type: ignore[arg-type]
+        if cut.progress.update == cut_at:
+            raise Power
+
+    cut._update = update  # type: ignore[method-assign]
+    with pytest.raises(Power):
+        cut.fit()
+
+    resumed = trainer(broken, recipe())
+    resumed.fit()
+    assert losses(broken) == losses(whole)
+    for name, tensor in reference.state.tensors().items():
+        assert torch.equal(tensor, resumed.state.tensors()[name]), name
+
+
+def test_accumulation_counts_updates_and_averages_gradients(tmp_path: Path) -> None:
+    run = trainer(tmp_path, recipe(optim={"accumulation_steps": 3}))
+    run.fit()
+    assert run.progress.update == 20 // 3
+
+    class Recording(FakeObjective):
+        seen: list[torch.Tensor]
+
+    objective = Recording()
+    run = trainer(tmp_path / "one", recipe(optim={"accumulation_steps": 2, "grad_clip": 0.0}, max_steps=1), objective)
+    weight = objective.module.weight.detach().clone()
+    batches = list(FakeLoader().epoch(0))[:2]
+    twin = FakeObjective()
+    total = sum(twin.loss(b, Draws(run.recipe.seed, 0, i, 0))[0] for i, b in enumerate(batches)) / 2
+    run.fit()
+    assert losses(tmp_path / "one")[1] == pytest.approx(float(total), rel=1e-6)
+    assert not torch.equal(objective.module.weight, weight)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path: Path) -> None:
+    objective = FakeObjective(nan_at=5)
+    run = trainer(tmp_path, recipe(), objective)
+    with pytest.raises(OsoraError, match=r"update 5: the loss is nan.*step-00000003"):
+        run.fit()
+    assert torch.isfinite(objective.module.weight).all()
+    assert max(losses(tmp_path)) == 4
+
+
+def test_the_first_signal_finishes_the_update_saves_and_gives_the_shells_code(tmp_path: Path) -> None:
+    class Killed(FakeObjective):
+        def loss(self, *args):  # type: ignore[no-untyped-def]
+            if self.calls == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().loss(*args)
+
+    run = trainer(tmp_path, recipe(), Killed())
+    assert run.fit() == 143
+    assert run.progress.update == 7
+    assert run.checkpoints.latest() == tmp_path / "checkpoints" / "step-00000007"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_bad_clips_are_listed_and_too_many_stop_the_run(tmp_path: Path) -> None:
+    bad = {1: [(100 + i, f"clips/{i}.mp4", "no video\nstream") for i in range(2)]}
+    config = recipe(dataset={"max_bad_share": 0.1})
+    run = trainer(tmp_path, config, loader=FakeLoader(bad))
+    with pytest.raises(OsoraError, match=r"6 of 54 clips could not be read, more than dataset.max_bad_share = 0.1"):
+        run.fit()
+    with (tmp_path / "bad_samples.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert rows[0] == {"update": "2", "row": "100", "path": "clips/0.mp4", "reason": "no video stream"}
+
+
+def test_every_metric_is_recorded(tmp_path: Path) -> None:
+    run = trainer(tmp_path, recipe(max_steps=2, logging={"tensorboard": True}))
+    run.fit()
+    record = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"step", "epoch", "loss", "lr", "grad_norm", "step_seconds", "samples_per_second", "memory_gib", "double"} <= set(record)
+    assert record["double"] == pytest.approx(2 * record["loss"])
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert "loss" in (tmp_path / "logs" / "rank-0.log").read_text()
