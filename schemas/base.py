@@ -18,7 +18,12 @@ class Schema(BaseModel):
     """Base of every table in a recipe: immutable, no unknown keys, no silent coercion."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=False
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=False,
     )
 
 

@@ -9,12 +9,18 @@ class CheckpointConfig(Schema):
     """When a run saves, and how much it keeps."""
 
     every: int = Field(1000, ge=1, description="Updates between checkpoints; the last update always saves.")
-    keep_n_latest: int = Field(5, ge=1, description="Checkpoints to keep; older ones are removed after a new one is complete.")
-    async_save: bool = Field(True, description="Write to disk while training goes on; the copy to host memory is the only pause.")
+    keep_n_latest: int = Field(
+        5, ge=1, description="Checkpoints to keep; older ones are removed after a new one is complete."
+    )
+    async_save: bool = Field(
+        True, description="Write to disk while training goes on; the copy to host memory is the only pause."
+    )
 
 
 class LoggingConfig(Schema):
     """What a run writes while it trains."""
 
-    log_every: int = Field(10, ge=1, description="Updates between lines in the log; metrics.jsonl and TensorBoard get every update.")
+    log_every: int = Field(
+        10, ge=1, description="Updates between lines in the log; metrics.jsonl and TensorBoard get every update."
+    )
     tensorboard: bool = Field(True, description="Write loss, lr, grad norm, speed and memory as TensorBoard events.")

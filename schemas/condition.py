@@ -6,7 +6,9 @@ from pydantic import Field
 
 from schemas.base import Schema, cost
 
-ConditionName = Literal["t2v", "i2v_head", "i2v_tail", "i2v_loop", "v2v_head", "v2v_tail", "v2v_head_easy", "v2v_tail_easy"]
+ConditionName = Literal[
+    "t2v", "i2v_head", "i2v_tail", "i2v_loop", "v2v_head", "v2v_tail", "v2v_head_easy", "v2v_tail_easy"
+]
 
 
 class ConditionWeights(Schema):
@@ -15,11 +17,33 @@ class ConditionWeights(Schema):
     t2v: float = Field(1.0, ge=0, description="No frames: text only.", json_schema_extra=cost("changes_numerics"))
     i2v_head: float = Field(0.0, ge=0, description="The first frame.", json_schema_extra=cost("changes_numerics"))
     i2v_tail: float = Field(0.0, ge=0, description="The last frame.", json_schema_extra=cost("changes_numerics"))
-    i2v_loop: float = Field(0.0, ge=0, description="The first and the last frame.", json_schema_extra=cost("changes_numerics"))
-    v2v_head: float = Field(0.0, ge=0, description="The first 33 frames (32 if the autoencoder is not causal).", json_schema_extra=cost("changes_numerics"))
-    v2v_tail: float = Field(0.0, ge=0, description="The last 33 frames (32 if the autoencoder is not causal).", json_schema_extra=cost("changes_numerics"))
-    v2v_head_easy: float = Field(0.0, ge=0, description="The first 65 frames (64 if the autoencoder is not causal).", json_schema_extra=cost("changes_numerics"))
-    v2v_tail_easy: float = Field(0.0, ge=0, description="The last 65 frames (64 if the autoencoder is not causal).", json_schema_extra=cost("changes_numerics"))
+    i2v_loop: float = Field(
+        0.0, ge=0, description="The first and the last frame.", json_schema_extra=cost("changes_numerics")
+    )
+    v2v_head: float = Field(
+        0.0,
+        ge=0,
+        description="The first 33 frames (32 if the autoencoder is not causal).",
+        json_schema_extra=cost("changes_numerics"),
+    )
+    v2v_tail: float = Field(
+        0.0,
+        ge=0,
+        description="The last 33 frames (32 if the autoencoder is not causal).",
+        json_schema_extra=cost("changes_numerics"),
+    )
+    v2v_head_easy: float = Field(
+        0.0,
+        ge=0,
+        description="The first 65 frames (64 if the autoencoder is not causal).",
+        json_schema_extra=cost("changes_numerics"),
+    )
+    v2v_tail_easy: float = Field(
+        0.0,
+        ge=0,
+        description="The last 65 frames (64 if the autoencoder is not causal).",
+        json_schema_extra=cost("changes_numerics"),
+    )
 
     def weights(self) -> dict[ConditionName, float]:
         """Return the conditions that can be drawn, with their weights."""

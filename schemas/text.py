@@ -13,7 +13,9 @@ class TextEncoderConfig(Schema):
         json_schema_extra=cost("changes_numerics", "needs_recache"),
     )
     max_length: int = Field(
-        ge=1, description="Tokens a caption is cut or padded to.", json_schema_extra=cost("changes_numerics", "needs_recache", "changes_memory")
+        ge=1,
+        description="Tokens a caption is cut or padded to.",
+        json_schema_extra=cost("changes_numerics", "needs_recache", "changes_memory"),
     )
 
 
@@ -21,7 +23,8 @@ class TextConfig(Schema):
     """The two text encoders of Flux and Open-Sora 2.0."""
 
     t5: TextEncoderConfig = Field(
-        TextEncoderConfig(from_pretrained="google/t5-v1_1-xxl", max_length=512), description="The encoder whose tokens the denoiser attends to."
+        TextEncoderConfig(from_pretrained="google/t5-v1_1-xxl", max_length=512),
+        description="The encoder whose tokens the denoiser attends to.",
     )
     clip: TextEncoderConfig = Field(
         TextEncoderConfig(from_pretrained="openai/clip-vit-large-patch14", max_length=77),
@@ -32,5 +35,9 @@ class TextConfig(Schema):
 class DropoutRatio(Schema):
     """How often a caption is replaced by the empty one, for classifier-free guidance. The two draws are independent."""
 
-    t5: float = Field(0.0, ge=0, le=1, description="Probability for the T5 tokens.", json_schema_extra=cost("changes_numerics"))
-    clip: float = Field(0.0, ge=0, le=1, description="Probability for the CLIP vector.", json_schema_extra=cost("changes_numerics"))
+    t5: float = Field(
+        0.0, ge=0, le=1, description="Probability for the T5 tokens.", json_schema_extra=cost("changes_numerics")
+    )
+    clip: float = Field(
+        0.0, ge=0, le=1, description="Probability for the CLIP vector.", json_schema_extra=cost("changes_numerics")
+    )

@@ -21,19 +21,74 @@ class HunyuanVAEConfig(Schema):
     )
     in_channels: int = Field(3, ge=1, description="Colour channels in.", json_schema_extra=cost("breaks_resume"))
     out_channels: int = Field(3, ge=1, description="Colour channels out.", json_schema_extra=cost("breaks_resume"))
-    latent_channels: int = Field(16, ge=1, description="Channels of a latent pixel.", json_schema_extra=cost("breaks_resume", "needs_recache"))
-    layers_per_block: int = Field(2, ge=1, description="Residual layers of an encoder block; decoder blocks have one more.", json_schema_extra=cost("breaks_resume"))
-    block_out_channels: tuple[int, int, int, int] = Field(
-        (128, 256, 512, 512), description="Width of each of the four resolutions.", json_schema_extra=cost("breaks_resume", "changes_memory")
+    latent_channels: int = Field(
+        16, ge=1, description="Channels of a latent pixel.", json_schema_extra=cost("breaks_resume", "needs_recache")
     )
-    norm_num_groups: int = Field(32, ge=1, description="Groups of every group norm; divides each width.", json_schema_extra=cost("changes_numerics"))
-    scale_factor: float = Field(0.476986, gt=0, description="Latents are multiplied by this after the shift.", json_schema_extra=cost("changes_numerics", "needs_recache"))
-    shift_factor: float = Field(0.0, description="Subtracted from raw latents.", json_schema_extra=cost("changes_numerics", "needs_recache"))
-    time_compression_ratio: Literal[4, 8] = Field(4, description="Frames per latent frame, after the first.", json_schema_extra=cost("breaks_resume", "needs_recache"))
-    spatial_compression_ratio: Literal[8] = Field(8, description="Pixels per side of a latent pixel.", json_schema_extra=cost("breaks_resume", "needs_recache"))
-    mid_block_add_attention: bool = Field(True, description="Whether the middle block attends over pixels, frame-causally.", json_schema_extra=cost("breaks_resume"))
-    sample_size: int = Field(256, ge=8, description="Side of a spatial tile, pixels.", json_schema_extra=cost("changes_memory", "changes_numerics"))
-    sample_tsize: int = Field(64, ge=4, description="Length of a temporal tile, frames.", json_schema_extra=cost("changes_memory", "changes_numerics"))
-    use_spatial_tiling: bool = Field(False, description="Work on overlapping tiles when a side is larger than sample_size.", json_schema_extra=cost("changes_memory", "changes_numerics"))
-    use_temporal_tiling: bool = Field(False, description="Work on overlapping tiles when the clip is longer than sample_tsize.", json_schema_extra=cost("changes_memory", "changes_numerics"))
-    tile_overlap_factor: float = Field(0.25, ge=0, lt=1, description="Share of a tile that overlaps its neighbour.", json_schema_extra=cost("changes_numerics"))
+    layers_per_block: int = Field(
+        2,
+        ge=1,
+        description="Residual layers of an encoder block; decoder blocks have one more.",
+        json_schema_extra=cost("breaks_resume"),
+    )
+    block_out_channels: tuple[int, int, int, int] = Field(
+        (128, 256, 512, 512),
+        description="Width of each of the four resolutions.",
+        json_schema_extra=cost("breaks_resume", "changes_memory"),
+    )
+    norm_num_groups: int = Field(
+        32,
+        ge=1,
+        description="Groups of every group norm; divides each width.",
+        json_schema_extra=cost("changes_numerics"),
+    )
+    scale_factor: float = Field(
+        0.476986,
+        gt=0,
+        description="Latents are multiplied by this after the shift.",
+        json_schema_extra=cost("changes_numerics", "needs_recache"),
+    )
+    shift_factor: float = Field(
+        0.0, description="Subtracted from raw latents.", json_schema_extra=cost("changes_numerics", "needs_recache")
+    )
+    time_compression_ratio: Literal[4, 8] = Field(
+        4,
+        description="Frames per latent frame, after the first.",
+        json_schema_extra=cost("breaks_resume", "needs_recache"),
+    )
+    spatial_compression_ratio: Literal[8] = Field(
+        8, description="Pixels per side of a latent pixel.", json_schema_extra=cost("breaks_resume", "needs_recache")
+    )
+    mid_block_add_attention: bool = Field(
+        True,
+        description="Whether the middle block attends over pixels, frame-causally.",
+        json_schema_extra=cost("breaks_resume"),
+    )
+    sample_size: int = Field(
+        256,
+        ge=8,
+        description="Side of a spatial tile, pixels.",
+        json_schema_extra=cost("changes_memory", "changes_numerics"),
+    )
+    sample_tsize: int = Field(
+        64,
+        ge=4,
+        description="Length of a temporal tile, frames.",
+        json_schema_extra=cost("changes_memory", "changes_numerics"),
+    )
+    use_spatial_tiling: bool = Field(
+        False,
+        description="Work on overlapping tiles when a side is larger than sample_size.",
+        json_schema_extra=cost("changes_memory", "changes_numerics"),
+    )
+    use_temporal_tiling: bool = Field(
+        False,
+        description="Work on overlapping tiles when the clip is longer than sample_tsize.",
+        json_schema_extra=cost("changes_memory", "changes_numerics"),
+    )
+    tile_overlap_factor: float = Field(
+        0.25,
+        ge=0,
+        lt=1,
+        description="Share of a tile that overlaps its neighbour.",
+        json_schema_extra=cost("changes_numerics"),
+    )
