@@ -18,7 +18,8 @@ TIMESTEP_FEATURES = 256
 def timestep_embedding(t_B: Tensor, dim: int = TIMESTEP_FEATURES, max_period: float = 10_000.0) -> Tensor:
     """Return sinusoidal features (B, dim) of 1000 t, cosines first, in fp32 (DDPM's, with t in [0, 1])."""
     steps = torch.arange(dim // 2, dtype=torch.float32, device=t_B.device)
-    frequencies = torch.exp(-math.log(max_period) * steps / (dim // 2))
+    # Angles reach 1000 rad, so the last bit of a frequency shows: round exp once, and machines agree on it.
+    frequencies = torch.exp((-math.log(max_period) * steps / (dim // 2)).double()).float()
     angles_BF = (1000.0 * t_B.float())[:, None] * frequencies
     return torch.cat([angles_BF.cos(), angles_BF.sin()], -1)
 

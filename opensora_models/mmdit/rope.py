@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 class InterleavedRope(NamedTuple):
-    """Flux's layout: features (2i, 2i+1) of a head are a pair. `rotation_BL1K` is complex: cos + i sin."""
+    """Flux's layout: features (2i, 2i+1) of a head are a pair. `rotation` is complex: cos + i sin."""
 
-    rotation_BL1K: Tensor
+    rotation: Tensor  # (B, L, 1, K)
 
     def rotate(self, x_BLHD: Tensor) -> Tensor:
         """Rotate queries or keys in fp32; the result has the dtype of `x_BLHD`."""
         pairs = torch.view_as_complex(x_BLHD.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * self.rotation_BL1K).flatten(-2).to(x_BLHD.dtype)
+        return torch.view_as_real(pairs * self.rotation).flatten(-2).to(x_BLHD.dtype)
 
 
 class HalvesRope(NamedTuple):
@@ -27,13 +27,13 @@ class HalvesRope(NamedTuple):
     Both tables span all D features; the sine is negated in the first half, so that a rotation is two products.
     """
 
-    cos_BL1D: Tensor
-    sin_BL1D: Tensor
+    cos: Tensor  # (B, L, 1, D)
+    sin: Tensor  # (B, L, 1, D)
 
     def rotate(self, x_BLHD: Tensor) -> Tensor:
         """Rotate queries or keys in fp32; the result has the dtype of `x_BLHD`."""
         x = x_BLHD.float()
-        return torch.addcmul(x * self.cos_BL1D, x.roll(x.shape[-1] // 2, -1), self.sin_BL1D).to(x_BLHD.dtype)
+        return torch.addcmul(x * self.cos, x.roll(x.shape[-1] // 2, -1), self.sin).to(x_BLHD.dtype)
 
 
 Rope = InterleavedRope | HalvesRope

@@ -52,7 +52,7 @@ def set_exact_arithmetic() -> None:
 
 
 def find_cases(folders: Iterable[Path]) -> list[Case]:
-    """Return every case below the folders, sorted by path: folders with case.json, and the files of folders named keys."""
+    """Return every case below the folders, sorted: folders with a case.json, and the files of folders named keys."""
     paths: set[Path] = set()
     for folder in (folder.resolve() for folder in folders):
         paths.update(path.parent for path in folder.rglob("case.json"))
@@ -91,18 +91,18 @@ def load_checks(family: str) -> Callable[[Case], Checks]:
 
 def _compare(result: Result, name: str, got: object, want: object) -> None:
     error, problem = difference(got, want, result.case.tolerance)
+    rule = deviation(result.case, name) if problem else None
+    if rule is not None:
+        result.notes.append(f"deviation: {rule['reason']}")
+        limit = rule.get("atol")
+        error, problem = (0.0, "") if limit is None else difference(got, want, Tolerance(limit, 0.0))
     if problem:
-        reason = deviation(result.case, name)
-        if reason is None:
-            result.problems.append(f"{name}: {problem}")
-        else:
-            result.notes.append(f"deviation: {reason}")
-            return
+        result.problems.append(f"{name}: {problem}")
     result.max_abs_err = max(result.max_abs_err, error)
 
 
 def difference(got: object, want: object, tolerance: Tolerance) -> tuple[float, str]:
-    """Return the largest absolute error and, if it is too large, a sentence that says so; everything but numbers by `==`."""
+    """Return the largest absolute error and, if it is too large, a sentence that says so; what is no number, by `==`."""
     if isinstance(got, Tensor) and isinstance(want, Tensor):
         return _tensor_difference(got, want, tolerance)
     if isinstance(want, float) and isinstance(got, int | float) and not isinstance(got, bool):
@@ -140,12 +140,12 @@ def _worst(entries: list[tuple[str, object, object]], tolerance: Tolerance) -> t
     return largest, first
 
 
-def deviation(case: Case, output: str) -> str | None:
-    """Return the reason of the first rule of deviations.toml that covers this output of this case."""
+def deviation(case: Case, output: str) -> dict[str, Any] | None:
+    """Return the first rule of deviations.toml that covers this output of this case."""
     for rule in _deviations():
         matches = all(_look_up(case.info, key) == value for key, value in rule["condition"].items())
         if rule["family"] == case.family and fnmatchcase(output, rule["output"]) and matches:
-            return rule["reason"]
+            return rule
     return None
 
 

@@ -85,14 +85,29 @@ def test_difference(got: object, want: object, fine: bool) -> None:
     assert (runner.difference(got, want, Tolerance(1e-3, 1e-4))[1] == "") is fine
 
 
-def test_a_deviation_covers_only_its_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, "PASS"),
+        ({"atol": 1e-2}, "PASS"),
+        ({"atol": 1e-4}, "FAIL"),
+        ({"output": "los*"}, "FAIL"),
+        ({"condition": {"ctor.depth": 2}}, "FAIL"),
+        ({"family": "train"}, "FAIL"),
+    ],
+)
+def test_a_deviation_covers_only_what_its_rule_says(
+    change: dict[str, object], status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rule = {"family": "mmdit", "output": "ou*", "condition": {"ctor.depth": 1}, "reason": "because"}
-    monkeypatch.setattr(runner, "_deviations", lambda: [rule])
+    monkeypatch.setattr(runner, "_deviations", lambda: [rule | change])
     case = copy_of_small(tmp_path)
-    assert runner.deviation(case, "out") == "because"
-    assert runner.deviation(case, "loss") is None
-    rule["condition"] = {"ctor.depth": 2}
-    assert runner.deviation(case, "out") is None
+    outputs = load_file(case.path / "outputs.safetensors")
+    outputs["out"][0, 0, 0] += 1e-3
+    save_file(outputs, case.path / "outputs.safetensors")
+    result = runner.run_case(case)
+    assert result.status == status, result.line()
+    assert status == "FAIL" or "(deviation: because)" in result.line()
 
 
 def copy_of_small(folder: Path) -> Case:

@@ -4,13 +4,13 @@ import math
 from collections.abc import Iterator
 
 import torch
+from opensora_models.build import build_autoencoder, build_denoiser
 from torch import Tensor
 
 from opensora_cli.data.aspect import aspect_table, get_image_size
 from opensora_cli.sampling.denoise import EncodedText, denoise, denoise_distilled
 from opensora_cli.sampling.generate import Generator, generate
 from opensora_cli.sampling.size import round_up
-from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.diffusion import condition, schedule
 from opensora_models.diffusion.guidance import FIRST_OSCILLATION, GuidanceScales, oscillate
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
@@ -48,9 +48,7 @@ def functions(case: Case) -> Checks:
 def tables(case: Case) -> Checks:
     for i, row in enumerate(case.json("schedule")):
         args = dict(row["args"])
-        got = schedule.get_schedule(
-            args.pop("num_steps"), args.pop("image_seq_len"), args.pop("num_frames"), **args
-        )
+        got = schedule.get_schedule(args.pop("num_steps"), args.pop("image_seq_len"), args.pop("num_frames"), **args)
         yield f"schedule.{i}", got.tolist(), row["timesteps"]
     for i, row in enumerate(case.json("res_lin")):
         yield f"res_lin.{i}", schedule.linear_shift(row["x"], **row["ctor"]), row["y"]
@@ -61,7 +59,11 @@ def tables(case: Case) -> Checks:
     for i, row in enumerate(case.json("aspect")):
         compression = row["env_AE_SPATIAL_COMPRESSION"] or PIXELS_PER_TOKEN
         table = aspect_table(row["resolution"], compression=compression, training=row["training"])
-        yield f"aspect.{i}", [(name, *size) for name, size in table.items()], [(n, *s) for n, s in row["ratios"].items()]
+        yield (
+            f"aspect.{i}",
+            [(name, *size) for name, size in table.items()],
+            [(n, *s) for n, s in row["ratios"].items()],
+        )
     for i, row in enumerate(case.json("sanitize")):
         yield f"sanitize.{i}", sanitized(row["kwargs"]), (row["height"], row["width"])
 
@@ -139,9 +141,7 @@ def inference_condition(case: Case) -> Checks:
     for key in sorted({name.rsplit(".", 1)[0] for name in case.outputs}):
         kind, causal = key.split(".causal")
         references = [None if names is None else [case.inputs[n] for n in names] for names in REFERENCES[kind]]
-        got = condition.inference_condition(
-            case.inputs["z"], kind, references, time_stride=4, causal=causal == "1"
-        )
+        got = condition.inference_condition(case.inputs["z"], kind, references, time_stride=4, causal=causal == "1")
         yield f"{key}.masks", got[:, :1, :, :1, :1], case.outputs[f"{key}.masks"]
         yield f"{key}.masks is constant", (got[:, :1] == got[:, :1, :, :1, :1]).all().item(), True
         yield f"{key}.masked_z", got[:, 1:], case.outputs[f"{key}.masked_z"]
@@ -201,9 +201,7 @@ def distilled(case: Case) -> Checks:
     for name, run in case.info["runs"].items():
         frames, height, width = z.shape[2:]
         tokens = height * width // patch**2
-        times = schedule.get_schedule(
-            len(run["timesteps"]) - 1, tokens, frames, shift_alpha=run["shift_alpha"]
-        )
+        times = schedule.get_schedule(len(run["timesteps"]) - 1, tokens, frames, shift_alpha=run["shift_alpha"])
         yield f"times.{name}", times.tolist(), run["timesteps"]
         caption = EncodedText(case.inputs["txt"], case.inputs["y_vec"])
         done = denoise_distilled(model, z, caption, times=times, guidance=run["guidance"], patch_size=patch)

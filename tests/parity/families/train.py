@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
+from opensora_models.build import build_denoiser
 from torch import Tensor, nn
 
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import learning_rate
-from opensora_models.build import build_denoiser
 from opensora_models.diffusion import condition, rectified_flow
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
 from schemas.denoiser import MMDiTConfig
@@ -154,7 +154,9 @@ def rate(row: dict, step: int) -> float:
         # upstream sets the group's rate at once, for update 2, and the scheduler follows from the next update on
         if step == 2:
             return float(changed["lr"])
-        return learning_rate(step, lr=changed["lr"], warmup_steps=made["warmup_steps"], initial_lr=changed["initial_lr"])
+        return learning_rate(
+            step, lr=changed["lr"], warmup_steps=made["warmup_steps"], initial_lr=changed["initial_lr"]
+        )
     return learning_rate(step, lr=base, warmup_steps=made["warmup_steps"], initial_lr=made["initial_lr"])
 
 
