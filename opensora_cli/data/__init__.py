@@ -1,1 +1,1 @@
-"""data."""
+"""Data: tables of clips, video files, buckets, batches and the loader."""

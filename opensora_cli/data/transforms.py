@@ -1,0 +1,72 @@
+"""Pixel transforms: cut a picture to a bucket's size and scale it to [-1, 1].
+
+Video frames are resized bilinearly without antialiasing, images bicubically by PIL: what Open-Sora 2.0 was trained with
+(datasets/utils.py, get_transforms_video and get_transforms_image).
+Legend: T frames, C channels, H W pixels.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+TransformName = Literal["resize_crop", "center"]
+
+
+class Cut(NamedTuple):
+    """A resize to (height, width), then a crop that starts at (top, left)."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+def transform_video(x_THWC: Tensor, name: TransformName, height: int, width: int) -> Tensor:
+    """Return uint8 frames (T, H, W, 3) as float32 (T, 3, height, width) in [-1, 1]."""
+    x_TCHW = rearrange(x_THWC, "t h w c -> t c h w").float() / 255
+    cut = cut_of(name, x_TCHW.shape[2], x_TCHW.shape[3], height, width, image=False)
+    x_TCHW = F.interpolate(x_TCHW, (cut.height, cut.width), mode="bilinear", align_corners=False)
+    return (x_TCHW[..., cut.top : cut.top + height, cut.left : cut.left + width] - 0.5) / 0.5
+
+
+def transform_image(x_HWC: Tensor, name: TransformName, height: int, width: int) -> Tensor:
+    """Return a uint8 image (H, W, 3) as float32 (3, height, width) in [-1, 1]."""
+    image = Image.fromarray(x_HWC.numpy())
+    while name == "center" and min(image.size) >= 2 * max(height, width):
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    cut = cut_of(name, image.height, image.width, height, width, image=True)
+    image = image.resize((cut.width, cut.height), Image.Resampling.BICUBIC)
+    image = image.crop((cut.left, cut.top, cut.left + width, cut.top + height))
+    x_CHW = rearrange(torch.from_numpy(np.array(image)), "h w c -> c h w").float() / 255
+    return (x_CHW - 0.5) / 0.5
+
+
+def cut_of(name: TransformName, height: int, width: int, to_height: int, to_width: int, *, image: bool) -> Cut:
+    """Return how a picture of (height, width) is cut to (to_height, to_width).
+
+    resize_crop makes the picture just cover the target, keeping its ratio; center brings its short side to the target's
+    long side. Both then take the middle.
+    """
+    if name == "center":
+        scale = max(to_height, to_width) / min(height, width)
+        new_height, new_width = round(height * scale), round(width * scale)
+    elif to_height / height > to_width / width:
+        new_height, new_width = to_height, round(width * to_height / height)
+    else:
+        new_height, new_width = round(height * to_width / width), to_width
+    # Upstream's video crop of resize_crop truncates an odd half; everything else rounds it to even.
+    middle = _truncated_half if name == "resize_crop" and not image else _rounded_half
+    return Cut(new_height, new_width, middle(new_height - to_height), middle(new_width - to_width))
+
+
+def _truncated_half(excess: int) -> int:
+    return excess // 2
+
+
+def _rounded_half(excess: int) -> int:
+    return round(excess / 2)
