@@ -1,0 +1,111 @@
+"""OSR2xx: buckets and visual conditions must suit the autoencoder, the model and each other."""
+
+import re
+from collections.abc import Iterator
+
+from schemas.checks.frames import causal_advice
+from schemas.checks.registry import Finding, rule
+from schemas.recipes import RunRecipe, TrainRecipe
+
+RESOLUTION = re.compile(r"[1-9][0-9]*(px|p)(_max|_ar[0-9]+(\.[0-9]+)?:[0-9]+(\.[0-9]+)?)?")
+FRAMES_SHOWN = {
+    "i2v_head": 1,
+    "i2v_tail": 1,
+    "i2v_loop": 2,
+    "v2v_head": 33,
+    "v2v_tail": 33,
+    "v2v_head_easy": 65,
+    "v2v_tail_easy": 65,
+}
+"""Frames that a condition shows; a clip must be longer, so that something is left to learn."""
+
+
+@rule(
+    "OSR201",
+    RunRecipe,
+    reason="Clips are trained in buckets; without one there is nothing to train on.",
+    fix='Add for example `[buckets]` with `"256px" = { 33 = [1.0, 4] }`.',
+)
+def there_are_buckets(recipe: RunRecipe) -> Iterator[Finding]:
+    """At least one bucket, and none of the resolutions empty."""
+    if not recipe.buckets:
+        yield Finding((("buckets",),), "buckets is empty: no clip can be trained on.")
+    for name, lengths in recipe.buckets.items():
+        if not lengths:
+            message = f"buckets.{name} has no lengths: no clip falls into it."
+            yield Finding(
+                (("buckets", name),), message, "Give it `frames = [keep probability, batch size]`, or delete it."
+            )
+
+
+@rule(
+    "OSR202",
+    RunRecipe,
+    reason="A bucket's name says how many pixels a frame has.",
+    fix='Write "256px" (256 x 256 pixels), "480p", "768px_max" or "512px_ar16:9".',
+)
+def resolutions_are_known(recipe: RunRecipe) -> Iterator[Finding]:
+    """Names are `<N>px` or `<N>p`, with `_max` or `_ar<W>:<H>` behind."""
+    for name in recipe.buckets:
+        if RESOLUTION.fullmatch(name) is None:
+            yield Finding((("buckets", name),), f'"{name}" is not a resolution.')
+
+
+@rule(
+    "OSR203",
+    RunRecipe,
+    reason="A causal autoencoder makes one latent frame of the first frame, then one of every 4.",
+    fix="Use 4k+1 frames: 1, 5, 9, ..., 33, 129.",
+)
+def buckets_are_causal(recipe: RunRecipe) -> Iterator[Finding]:
+    """Frames of every bucket are 4k+1 (8k+1 for a ratio of 8)."""
+    ratio = recipe.ae.time_compression_ratio
+    for name, lengths in recipe.buckets.items():
+        for frames in lengths:
+            if (frames - 1) % ratio:
+                message, advice = causal_advice(f"buckets.{name}.{frames}", f"{frames} frames", frames, ratio)
+                yield Finding((("buckets", name, str(frames)), ("ae", "time_compression_ratio")), message, advice)
+
+
+@rule(
+    "OSR210",
+    TrainRecipe,
+    reason="Only a model with cond_embed has an input for the frames that a condition shows.",
+    fix="Set model.cond_embed = true, or the weights of all conditions but t2v to 0.",
+)
+def conditions_have_an_input(recipe: TrainRecipe) -> Iterator[Finding]:
+    """A weight other than t2v's needs model.cond_embed."""
+    names = [name for name in recipe.condition.weights() if name != "t2v"]
+    if names and not recipe.model.cond_embed:
+        name = names[0]
+        weight = recipe.condition.weights()[name]
+        message = f"condition.{name} = {weight}, but model.cond_embed = false: the model takes no frames."
+        yield Finding((("condition", name), ("model", "cond_embed")), message)
+
+
+@rule(
+    "OSR211",
+    TrainRecipe,
+    reason="A condition is drawn for every clip, by weight.",
+    fix="Give at least one condition a weight above 0, for example condition.t2v = 1.0.",
+)
+def some_condition_is_drawn(recipe: TrainRecipe) -> Iterator[Finding]:
+    """Not all weights are 0."""
+    if not recipe.condition.weights():
+        yield Finding((("condition", "t2v"), ("condition",)), "the weights of all conditions are 0: none can be drawn.")
+
+
+@rule(
+    "OSR212",
+    TrainRecipe,
+    reason="A condition is only drawn for clips that are longer than what it shows.",
+    fix="Add a longer bucket, or set the condition's weight to 0.",
+)
+def conditions_fit_some_bucket(recipe: TrainRecipe) -> Iterator[Finding]:
+    """For every weighted condition some bucket is longer than the frames it shows."""
+    longest = max((frames for lengths in recipe.buckets.values() for frames in lengths), default=None)
+    for name in recipe.condition.weights():
+        shown = FRAMES_SHOWN.get(name, 0)
+        if longest is not None and longest <= shown:
+            message = f"condition.{name} shows {shown} frames of a clip, but the longest bucket has {longest}."
+            yield Finding((("condition", name), ("buckets",)), message)

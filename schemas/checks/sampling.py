@@ -1,0 +1,97 @@
+"""OSR3xx: what is asked of a sample must be possible."""
+
+import re
+from collections.abc import Iterator
+
+from schemas.checks.data import FRAMES_SHOWN, RESOLUTION
+from schemas.checks.frames import causal_advice
+from schemas.checks.registry import Finding, rule
+from schemas.recipes import SampleRecipe
+
+RATIO = re.compile(r"[0-9]+(\.[0-9]+)?:[0-9]+(\.[0-9]+)?")
+
+
+@rule(
+    "OSR301",
+    SampleRecipe,
+    reason="A causal autoencoder makes one latent frame of the first frame, then one of every 4.",
+    fix="Use 4k+1 frames.",
+)
+def frames_are_causal(recipe: SampleRecipe) -> Iterator[Finding]:
+    """num_frames is 4k+1 (8k+1 for a ratio of 8)."""
+    frames, ratio = recipe.sampling.num_frames, recipe.ae.time_compression_ratio
+    if (frames - 1) % ratio:
+        message, advice = causal_advice("sampling.num_frames", str(frames), frames, ratio)
+        yield Finding((("sampling", "num_frames"), ("ae", "time_compression_ratio")), message, advice)
+
+
+@rule(
+    "OSR302",
+    SampleRecipe,
+    reason="Height and width replace the resolution only together.",
+    fix="Give both, or neither.",
+)
+def height_goes_with_width(recipe: SampleRecipe) -> Iterator[Finding]:
+    """Height and width are given together, each a multiple of what one token covers."""
+    sizes = {"height": recipe.sampling.height, "width": recipe.sampling.width}
+    given = [name for name, size in sizes.items() if size is not None]
+    if len(given) == 1:
+        other = "width" if given == ["height"] else "height"
+        yield Finding(
+            (("sampling", given[0]),),
+            f"sampling.{given[0]} is given without sampling.{other}.",
+            f"Add {other}, or leave {given[0]} out.",
+        )
+    side = recipe.ae.spatial_compression_ratio * recipe.model.patch_size
+    for name in given:
+        size = sizes[name] or 0
+        if size % side:
+            near = size // side * side
+            options = " or ".join(str(n) for n in (near, near + side) if n >= side)
+            message = (
+                f"sampling.{name} = {size}: a token covers {side} x {side} pixels, so sides are multiples of {side}."
+            )
+            yield Finding((("sampling", name),), message, f"Use {options}.")
+
+
+@rule(
+    "OSR303",
+    SampleRecipe,
+    reason="The resolution names how many pixels a frame has.",
+    fix='Write "256px" (256 x 256 pixels), "480p" or "768px".',
+)
+def resolution_is_known(recipe: SampleRecipe) -> Iterator[Finding]:
+    """`<N>px` or `<N>p`, and a ratio of two numbers."""
+    resolution, ratio = recipe.sampling.resolution, recipe.sampling.aspect_ratio
+    if resolution is not None and RESOLUTION.fullmatch(resolution) is None:
+        yield Finding((("sampling", "resolution"),), f'sampling.resolution: "{resolution}" is not a resolution.')
+    if RATIO.fullmatch(ratio) is None:
+        message = f'sampling.aspect_ratio: "{ratio}" is not width:height.'
+        yield Finding((("sampling", "aspect_ratio"),), message, 'Write for example "16:9", "1:1" or "9:16".')
+
+
+@rule(
+    "OSR310",
+    SampleRecipe,
+    reason="Only a model with cond_embed has an input for the frames of a reference.",
+    fix='Use a model with cond_embed = true, or sampling.cond_type = "t2v".',
+)
+def condition_has_an_input(recipe: SampleRecipe) -> Iterator[Finding]:
+    """A cond_type other than t2v needs model.cond_embed."""
+    if recipe.sampling.cond_type != "t2v" and not recipe.model.cond_embed:
+        message = f'sampling.cond_type = "{recipe.sampling.cond_type}", but model.cond_embed = false: the model takes no frames.'
+        yield Finding((("sampling", "cond_type"), ("model", "cond_embed")), message)
+
+
+@rule(
+    "OSR311",
+    SampleRecipe,
+    reason="A condition shows frames of the clip; the rest is what is made.",
+    fix="Make the clip longer, or choose another cond_type.",
+)
+def condition_leaves_frames_to_make(recipe: SampleRecipe) -> Iterator[Finding]:
+    """num_frames is more than what cond_type shows."""
+    shown = FRAMES_SHOWN.get(recipe.sampling.cond_type, 0)
+    if recipe.sampling.num_frames <= shown:
+        message = f"sampling.num_frames = {recipe.sampling.num_frames}, but {recipe.sampling.cond_type} shows {shown} of them."
+        yield Finding((("sampling", "num_frames"), ("sampling", "cond_type")), message)

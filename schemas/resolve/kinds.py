@@ -1,0 +1,35 @@
+"""A recipe's `kind`: reading it before anything else, and naming the command that takes it."""
+
+from difflib import get_close_matches
+
+from schemas.recipes import RECIPES
+from schemas.resolve.diagnostics import Diagnostic, Place
+from schemas.resolve.literals import write_value
+from schemas.resolve.nodes import UNSET, Leaf, Table
+from schemas.resolve.sources import Source
+
+COMMANDS = {"train": "osora train", "vae-train": "osora vae-train", "sample": "osora sample"}
+ALLOWED = ", ".join(f'"{kind}"' for kind in RECIPES)
+
+
+def kind_of(tree: Table, wanted: str | None, file: Source) -> tuple[str | None, Diagnostic | None]:
+    """Return the kind to validate as, and what is wrong with the one given.
+
+    A recipe of another kind than the caller can run is validated no further: it would only repeat that.
+    """
+    node = tree.items.get("kind")
+    if not isinstance(node, (Leaf, Table)) or (isinstance(node, Leaf) and node.value is UNSET):
+        help_text = f"Add `kind = ...` above all tables; it is one of {ALLOWED}."
+        return wanted, Diagnostic("OSR004", "`kind` is missing.", Place(file.name), help=help_text)
+    value = node.value if isinstance(node, Leaf) else {}
+    place = node.history[-1].place
+    if not isinstance(value, str) or value not in RECIPES:
+        close = get_close_matches(str(value), RECIPES, 1)
+        help_text = f'Did you mean "{close[0]}"?' if close else None
+        return wanted, Diagnostic(
+            "OSR005", f"`kind = {write_value(value)}`: must be one of {ALLOWED}.", place, help=help_text
+        )
+    if wanted is not None and value != wanted:
+        message = f'this recipe is of kind "{value}"; `{COMMANDS[wanted]}` takes kind "{wanted}".'
+        return None, Diagnostic("OSR006", message, place, help=f"Run `{COMMANDS[value]} {file.name}`.")
+    return value, None

@@ -1,0 +1,155 @@
+"""From layers to a checked recipe, in five steps: read, merge, interpolate, validate, check."""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from schemas.checks import Problem, run_checks
+from schemas.recipes import RECIPES, AnyRecipe
+from schemas.resolve.diagnostics import Diagnostic, Place, RecipeError
+from schemas.resolve.fields import defaults_of, field_at, look_up, takes_text
+from schemas.resolve.interpolation import Surroundings, interpolate
+from schemas.resolve.keys import Path, show_key
+from schemas.resolve.kinds import kind_of
+from schemas.resolve.layers import Layer, collect
+from schemas.resolve.merge import Merger
+from schemas.resolve.nodes import Table, plain
+from schemas.resolve.resolved import DEFAULT, Resolved
+from schemas.resolve.sources import FileSource
+from schemas.resolve.validate import Validator
+
+
+def resolve(
+    source: str | os.PathLike[str],
+    *,
+    layers: Sequence[str | os.PathLike[str]] = (),
+    sets: Sequence[str] = (),
+    unsets: Sequence[str] = (),
+    kind: str | None = None,
+    injected: Mapping[str, Mapping[str, Any]] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Resolve a recipe, weakest layer first: schema defaults, bases, the recipe, `layers`, `sets`/`unsets`, `injected`.
+
+    `source` and `layers` are files or packaged names; `sets` are `KEY=VALUE` texts; `kind` is what the caller can run;
+    `injected` maps a label such as `<checkpoint>` to values that are not the user's; `environment` serves `${env:...}`.
+    Raises RecipeError with every problem found.
+    """
+    names = [os.fspath(layer) for layer in layers]
+    file, stack = collect(os.fspath(source), names, sets, unsets, injected or {})
+    job = _Job(file, stack, kind, os.environ if environment is None else environment)
+    return job.run()
+
+
+class _Job:
+    """One resolution; gathers problems across the steps so that the user sees all of them at once."""
+
+    def __init__(
+        self, file: FileSource, layers: list[Layer], wanted: str | None, environment: Mapping[str, str]
+    ) -> None:
+        self.file = file
+        self.layers = layers
+        self.wanted = wanted
+        self.environment = environment
+        self.problems: list[Diagnostic] = []
+        self.wrong: set[Path] = set()
+
+    def run(self) -> Resolved:
+        hints = _hints(self.layers)
+        guess = hints.get("kind")
+        tree = self._merge(hints, guess if guess in RECIPES else self.wanted)
+        kind, problem = kind_of(tree, self.wanted, self.file)
+        if problem is not None:
+            self.problems.append(problem)
+        if kind is None:
+            raise RecipeError(self.problems)
+        tree = self._interpolate(tree, kind)
+        values = plain(tree)
+        defaults = defaults_of(RECIPES[kind], values)
+        values = {**_overlaid(defaults, values), "kind": kind}
+        recipe = self._check(Validator(kind, values, tree, Place(self.file.name)))
+        if self.problems or recipe is None:
+            raise RecipeError(dict.fromkeys(self.problems))
+        return Resolved(recipe, self.file.name, tuple(layer.source.name for layer in self.layers), tree, defaults)
+
+    def _merge(self, hints: Mapping[str, Any], kind: str | None) -> Table:
+        defaults = defaults_of(RECIPES[kind], hints) if kind in RECIPES else {}
+        merger = Merger(partial(look_up, defaults))
+        tree = Table()
+        for layer in self.layers:
+            path, source = layer.unset, layer.source
+            tree = merger.apply(tree, source) if path is None else merger.unset(tree, path, source)
+        self.problems += merger.problems
+        return tree
+
+    def _interpolate(self, tree: Table, kind: str) -> Table:
+        values = plain(tree)
+        defaults = defaults_of(RECIPES[kind], values)
+        around = Surroundings(
+            recipe_dir=os.path.dirname(os.path.abspath(self.file.name)),  # noqa: PTH100, PTH120 - text, not a Path
+            environment=self.environment,
+            default=partial(look_up, defaults),
+            wants_text=lambda path: takes_text(field_at(kind, path, values)),
+        )
+        tree, problems, broken = interpolate(tree, around)
+        self.problems += problems
+        self.wrong |= broken
+        return tree
+
+    def _check(self, validator: Validator) -> AnyRecipe | None:
+        """Validate, then run the rules; where parts are wrong, run them on what is left and drop what leans on those."""
+        whole, found = validator.run()
+        fresh = [(path, problem) for path, problem in found if not any(_within(path, cut) for cut in self.wrong)]
+        self.problems += [problem for _, problem in fresh]
+        if self.wrong or found:
+            self.wrong |= {path for path, _ in found}
+            whole = None
+        recipe, gone = (whole, set[Path]()) if whole is not None else validator.pruned(self.wrong)
+        if recipe is not None:
+            rules = [problem for problem in run_checks(recipe) if not any(_touches(problem, path) for path in gone)]
+            self.problems += [self._diagnostic(problem, validator) for problem in rules]
+        return whole
+
+    def _diagnostic(self, problem: Problem, validator: Validator) -> Diagnostic:
+        """Place a rule's finding: at the first key that a layer sets, and at the next one somewhere else."""
+        given = [(key, validator.place(key)) for key in problem.keys if validator.given(key)]
+        defaulted = [(key, Place(DEFAULT.name)) for key in problem.keys if not validator.given(key)]
+        first = given[0][1] if given else Place(self.file.name)
+        others = [(key, place) for key, place in [*given[1:], *defaulted[: len(given)]] if place != first]
+        second, note = (others[0][1], f"`{show_key(others[0][0])}` comes from") if others else (None, None)
+        return Diagnostic(problem.code, problem.message, first, second, note, problem.help)
+
+
+def _hints(layers: list[Layer]) -> dict[str, Any]:
+    """Foresee `kind` and every table's `type`, which decide the defaults that a layer's lists are appended to."""
+    hints: dict[str, Any] = {}
+    for layer in layers:
+        _collect_hints(layer.source.values, hints)
+    return hints
+
+
+def _collect_hints(values: Mapping[str, Any], hints: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            inner = hints.setdefault(name, {})
+            if isinstance(inner, dict):
+                _collect_hints(value, inner)
+        elif name in ("kind", "type") and isinstance(value, str):
+            hints[name] = value
+
+
+def _overlaid(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(weak)
+    for name, value in strong.items():
+        below = both.get(name)
+        both[name] = _overlaid(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
+def _touches(problem: Problem, path: Path) -> bool:
+    return any(_within(key, path) or _within(path, key) for key in problem.keys)
+
+
+def _within(path: Path, table: Path) -> bool:
+    return path[: len(table)] == table
