@@ -19,17 +19,17 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class EncodedText:
-    """What the text encoders make of one prompt per sample."""
+    """What the text encoders make of one prompt per sample: `tokens` (B, L, D) of T5, `vector` (B, D) of CLIP."""
 
-    tokens_BLD: Tensor
-    vector_BD: Tensor
+    tokens: Tensor
+    vector: Tensor
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """A clean latent (B, C, T, H, W) float32, and how often the model was evaluated for each sample."""
+    """A clean `latent` (B, C, T, H, W) float32, and how often the model was evaluated for each sample."""
 
-    latent_BCTHW: Tensor
+    latent: Tensor
     evaluations: int
 
 
@@ -67,11 +67,11 @@ def denoise(
         velocity_BND = model(
             img_BND=img_BND.to(dtype).repeat(copies, 1, 1),
             img_ids_BN3=ids_BN3.repeat(copies, 1, 1),
-            txt_BLD=inputs.tokens_BLD.to(dtype),
-            txt_ids_BL3=_text_ids(inputs.tokens_BLD),
+            txt_BLD=inputs.tokens.to(dtype),
+            txt_ids_BL3=_text_ids(inputs.tokens),
             timesteps_B=torch.full((copies * batch,), now, device=img_BND.device),
-            y_vec_BD=inputs.vector_BD.to(dtype),
-            cond_BND=None if inputs.cond_BND is None else inputs.cond_BND.to(dtype),
+            y_vec_BD=inputs.vector.to(dtype),
+            cond_BND=None if inputs.cond is None else inputs.cond.to(dtype),
         )
         velocities = dict(zip(weights, velocity_BND.chunk(copies), strict=True))
         img_BND = img_BND + (then - now) * combine(velocities, weights)
@@ -102,10 +102,10 @@ def denoise_distilled(
         velocity_BND = model(
             img_BND=img_BND.to(dtype),
             img_ids_BN3=image_ids(frames, height, width, patch_size, batch=batch, device=device),
-            txt_BLD=caption.tokens_BLD.to(dtype),
-            txt_ids_BL3=_text_ids(caption.tokens_BLD),
+            txt_BLD=caption.tokens.to(dtype),
+            txt_ids_BL3=_text_ids(caption.tokens),
             timesteps_B=torch.full((batch,), now, device=device),
-            y_vec_BD=caption.vector_BD.to(dtype),
+            y_vec_BD=caption.vector.to(dtype),
             cond_BND=cond_BND,
             guidance_B=torch.full((batch,), guidance, device=device),
         )
@@ -119,9 +119,9 @@ def denoise_distilled(
 class _BranchInput:
     """What tells the branches of one step apart."""
 
-    tokens_BLD: Tensor
-    vector_BD: Tensor
-    cond_BND: Tensor | None
+    tokens: Tensor
+    vector: Tensor
+    cond: Tensor | None
 
 
 def _branch_inputs(
@@ -130,17 +130,17 @@ def _branch_inputs(
     cond_BND = None if condition_BCTHW is None else pack(condition_BCTHW, patch_size)
     nothing_BND = None if cond_BND is None else torch.zeros_like(cond_BND)
     return {
-        "caption": _BranchInput(caption.tokens_BLD, caption.vector_BD, cond_BND),
-        "negative": _BranchInput(negative.tokens_BLD, negative.vector_BD, cond_BND),
-        "negative_unconditioned": _BranchInput(negative.tokens_BLD, negative.vector_BD, nothing_BND),
+        "caption": _BranchInput(caption.tokens, caption.vector, cond_BND),
+        "negative": _BranchInput(negative.tokens, negative.vector, cond_BND),
+        "negative_unconditioned": _BranchInput(negative.tokens, negative.vector, nothing_BND),
     }
 
 
 def _stack(inputs: list[_BranchInput]) -> _BranchInput:
-    conditions = [one.cond_BND for one in inputs if one.cond_BND is not None]
+    conditions = [one.cond for one in inputs if one.cond is not None]
     return _BranchInput(
-        torch.cat([one.tokens_BLD for one in inputs]),
-        torch.cat([one.vector_BD for one in inputs]),
+        torch.cat([one.tokens for one in inputs]),
+        torch.cat([one.vector for one in inputs]),
         torch.cat(conditions) if conditions else None,
     )
 

@@ -3,8 +3,9 @@
 Legend: B samples, C channels, T frames (of the latent, or of the video), H W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +19,44 @@ from schemas.denoiser import DenoiserConfig
 from schemas.sampling import SamplingConfig
 
 
+class Autoencoder(Protocol):
+    """What sampling uses of an autoencoder; pixels are in [-1, 1], latents are scaled."""
+
+    strides: tuple[int, int, int]
+    latent_channels: int
+    causal: bool
+
+    def encode(self, x_BCTHW: Tensor) -> Tensor:
+        """Return the posterior's mean."""
+        ...
+
+    def decode(self, z_BCTHW: Tensor) -> Tensor:
+        """Return pixels."""
+        ...
+
+    def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Return the latent's frames, height and width."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights."""
+        ...
+
+
 @dataclass(frozen=True)
 class Generator:
     """The two models of a sampling job, and what the denoiser's recipe says of it."""
 
     denoiser: nn.Module
-    autoencoder: nn.Module
+    autoencoder: Autoencoder
     config: DenoiserConfig
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Pixels (B, 3, T, H, W) float32, about [-1, 1] and not clamped, and the model evaluations for each sample."""
+    """The `video` (B, 3, T, H, W) float32, about [-1, 1] and not clamped, and the model evaluations for each sample."""
 
-    video_BCTHW: Tensor
+    video: Tensor
     evaluations: int
 
 
@@ -53,7 +78,7 @@ def generate(
     noise_BCTHW = draw_noise(models, config, size, seeds)
     denoised = _denoise(models, config, noise_BCTHW, caption, negative, references, on_step)
     ae, time_stride = models.autoencoder, models.autoencoder.strides[0]
-    latent_BCTHW = denoised.latent_BCTHW
+    latent_BCTHW = denoised.latent
     if config.cond_type.startswith("i2v"):  # what the user gave, not what the model made of it
         latent_BCTHW = place_references(
             latent_BCTHW, config.cond_type, references, time_stride=time_stride, causal=ae.causal
@@ -85,7 +110,7 @@ def draw_noise(models: Generator, config: SamplingConfig, size: tuple[int, int],
 
 
 @torch.no_grad()
-def encode_references(autoencoder: nn.Module, clips: Sequence[Tensor]) -> list[Tensor]:
+def encode_references(autoencoder: Autoencoder, clips: Sequence[Tensor]) -> list[Tensor]:
     """Encode each reference clip (3, T, H, W) on its own, as the posterior's mean: the same file gives the same latent."""
     like = next(autoencoder.parameters())
     return [autoencoder.encode(clip_CTHW[None].to(like))[0].float() for clip_CTHW in clips]

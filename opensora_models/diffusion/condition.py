@@ -84,9 +84,7 @@ def pick_conditions(
     return tuple(names[bisect(bounds, draw * bounds[-1], 0, last)] for draw in uniform_B.tolist())
 
 
-def condition_mask(
-    names: Sequence[ConditionName], latent_frames: int, *, time_stride: int, causal: bool
-) -> Tensor:
+def condition_mask(names: Sequence[ConditionName], latent_frames: int, *, time_stride: int, causal: bool) -> Tensor:
     """Return the mask (B, T) float32 on the CPU: 1 where a latent frame is given."""
     mask_BT = torch.zeros(len(names), latent_frames)
     for row_T, name in zip(mask_BT, names, strict=True):
@@ -175,9 +173,7 @@ def place_references(
             continue
         for count, clip_CTHW in ((head, clips[0]), (tail, clips[-1])):
             if clip_CTHW.shape[1] < count:
-                raise ValueError(
-                    f"{name} needs a reference of {count} latent frames, but one has {clip_CTHW.shape[1]}"
-                )
+                raise ValueError(f"{name} needs a reference of {count} latent frames, but one has {clip_CTHW.shape[1]}")
         row_CTHW[:, :head] = clips[0][:, :head]
         row_CTHW[:, row_CTHW.shape[1] - tail :] = clips[-1][:, clips[-1].shape[1] - tail :]
     return placed_BCTHW
@@ -195,9 +191,7 @@ def inference_condition(
     )
 
 
-def trim_repeats(
-    video_BCTHW: Tensor, name: ConditionName, *, time_stride: int, causal: bool
-) -> Tensor:
+def trim_repeats(video_BCTHW: Tensor, name: ConditionName, *, time_stride: int, causal: bool) -> Tensor:
     """Drop the copies of a given image that an autoencoder without causality decodes from its latent frame."""
     head = time_stride - 1 if name in ("i2v_head", "i2v_loop") and not causal else 0
     tail = time_stride - 1 if name in ("i2v_tail", "i2v_loop") and not causal else 0

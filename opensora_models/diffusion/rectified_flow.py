@@ -16,9 +16,7 @@ def draw_times(
 ) -> Tensor:
     """Draw one time per item, (B,) float32, for latents of height x width pixels: see `training_times`."""
     normal_B = torch.randn(batch, generator=generator, device=generator.device)
-    return training_times(
-        normal_B, latent_frames=latent_frames, height=height, width=width, patch_size=patch_size
-    )
+    return training_times(normal_B, latent_frames=latent_frames, height=height, width=width, patch_size=patch_size)
 
 
 def training_times(normal_B: Tensor, *, latent_frames: int, height: int, width: int, patch_size: int) -> Tensor:

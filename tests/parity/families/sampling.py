@@ -170,7 +170,7 @@ def guided(case: Case) -> Checks:
             patch_size=config.patch_size,
             condition_BCTHW=cond,
         )
-        yield f"x.{name}", pack(done.latent_BCTHW, config.patch_size), case.outputs[f"x.{name}"]
+        yield f"x.{name}", pack(done.latent, config.patch_size), case.outputs[f"x.{name}"]
 
 
 def text_rows(case: Case, start: int, stop: int) -> EncodedText:
@@ -205,7 +205,7 @@ def distilled(case: Case) -> Checks:
         yield f"times.{name}", times.tolist(), run["timesteps"]
         caption = EncodedText(case.inputs["txt"], case.inputs["y_vec"])
         done = denoise_distilled(model, z, caption, times=times, guidance=run["guidance"], patch_size=patch)
-        yield f"x.{name}", pack(done.latent_BCTHW, patch), case.outputs[f"x.{name}"]
+        yield f"x.{name}", pack(done.latent, patch), case.outputs[f"x.{name}"]
 
 
 def end_to_end(case: Case) -> Checks:
@@ -225,7 +225,7 @@ def end_to_end(case: Case) -> Checks:
             made, config, (config.height, config.width), [config.seed], prompt(case, "a_cat"),
             prompt(case, (run["neg"] or ["empty"])[0]), references,
         )  # fmt: skip
-        yield f"video.{name}", clips.video_BCTHW, case.outputs[f"video.{name}"]
+        yield f"video.{name}", clips.video, case.outputs[f"video.{name}"]
 
 
 def prompt(case: Case, key: str) -> EncodedText:

@@ -1,0 +1,105 @@
+"""`osora sample`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opensora_cli.extras import require_extra
+from schemas.errors import UsageError
+
+Recipe = Annotated[
+    str,
+    typer.Argument(help="A recipe file, the name of a packaged one, a run folder or a checkpoint.", show_default=False),
+]
+Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="What the clip shows; repeatable.")]
+PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="A text file with one prompt a line.")]
+Condition = Annotated[str | None, typer.Option("--cond", help="Which frames come from a reference: t2v, i2v_head, ...")]
+References = Annotated[
+    list[str] | None,
+    typer.Option("--ref", help="Reference image or clip; ';' between the two of i2v_loop. One, or one per prompt."),
+]
+Negative = Annotated[str | None, typer.Option("--neg", help="What the clip should not show.")]
+NumFrames = Annotated[int | None, typer.Option("--num-frames", help="Frames to make; 1 makes an image.")]
+Resolution = Annotated[str | None, typer.Option("--resolution", help="Pixel budget, such as 256px.")]
+AspectRatio = Annotated[str | None, typer.Option("--aspect-ratio", help="Width:height, such as 16:9.")]
+NumSteps = Annotated[int | None, typer.Option("--num-steps", help="Steps of the solver.")]
+Guidance = Annotated[float | None, typer.Option("--guidance", help="Scale of the text guidance.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the first sample; sample i uses seed + i.")]
+NumSamples = Annotated[int | None, typer.Option("--num-samples", help="Samples for each prompt.")]
+SaveDir = Annotated[str | None, typer.Option("--save-dir", help="Folder for the results.")]
+Layers = Annotated[list[Path] | None, typer.Option("--layer", help="A recipe file laid over the recipe; repeatable.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over everything else; repeatable.")]
+Unsets = Annotated[list[str] | None, typer.Option("--unset", help="KEY back to the schema's default; repeatable.")]
+Ema = Annotated[bool, typer.Option("--ema", help="Use the averaged weights of a checkpoint.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make samples again that exist already.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Make only the samples that are missing.")]
+
+
+def sample(
+    recipe: Recipe,
+    prompt: Prompts = None,
+    prompts: PromptsFile = None,
+    cond: Condition = None,
+    ref: References = None,
+    neg: Negative = None,
+    num_frames: NumFrames = None,
+    resolution: Resolution = None,
+    aspect_ratio: AspectRatio = None,
+    num_steps: NumSteps = None,
+    guidance: Guidance = None,
+    seed: Seed = None,
+    num_samples: NumSamples = None,
+    save_dir: SaveDir = None,
+    layer: Layers = None,
+    set_: Sets = None,
+    unset: Unsets = None,
+    ema: Ema = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+) -> None:
+    """Make clips or images from prompts, and from reference images or clips."""
+    from opensora_cli.sampling.source import find_source
+    from schemas.resolve import resolve
+
+    options = {
+        "cond_type": cond,
+        "num_frames": num_frames,
+        "resolution": resolution,
+        "aspect_ratio": aspect_ratio,
+        "num_steps": num_steps,
+        "guidance": guidance,
+        "seed": seed,
+        "num_samples": num_samples,
+        "save_dir": save_dir,
+    }
+    sets = [*(set_ or ()), *_overrides(options)]
+    source = find_source(recipe, sets)
+    resolved = resolve(
+        source.recipe,
+        layers=layer or (),
+        sets=sets,
+        unsets=[*source.unsets, *(unset or ())],
+        kind="sample",
+        injected=source.injected,
+    )
+    if resolution is not None and resolved.tree()["sampling"].get("height") is not None:
+        raise UsageError(
+            "--resolution: the recipe gives sampling.height and sampling.width, which go before it. Add --unset "
+            "sampling.height --unset sampling.width, or leave --resolution out."
+        )
+    require_extra("run")
+
+    from rich.console import Console
+
+    from opensora_cli.sampling.job import run_sampling
+    from opensora_cli.sampling.request import Request
+
+    request = Request(tuple(prompt or ()), prompts, tuple(ref or ()), neg)
+    run_sampling(resolved, request, console=Console(), overwrite=overwrite, resume=resume, ema=ema)
+
+
+def _overrides(options: dict[str, str | int | float | None]) -> list[str]:
+    """Turn the options that were given into `--set` texts; text is quoted, so that TOML cannot take it for a number."""
+    return [f"sampling.{key}={json.dumps(value)}" for key, value in options.items() if value is not None]

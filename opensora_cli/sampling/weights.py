@@ -1,0 +1,39 @@
+"""Which file a recipe's `from_pretrained` means: a file, a checkpoint, or the newest checkpoint of a run."""
+
+from pathlib import Path
+
+from schemas.errors import OsoraError
+
+MODEL, EMA = "model.safetensors", "ema.safetensors"
+
+
+def find_weights(source: str, *, ema: bool) -> Path:
+    """Return the weights at `source`; with `ema`, a checkpoint's averaged weights instead of the trained ones.
+
+    A folder that is neither a run nor one of its checkpoints is returned as it is. Raises OsoraError when nothing is there.
+    """
+    path = Path(source).expanduser()
+    if (path / "checkpoints").is_dir():
+        path = newest_checkpoint(path)
+    if not path.exists():
+        raise OsoraError(
+            f"{source}: there are no weights here. Give a .safetensors file, a checkpoint folder or a run folder."
+        )
+    if path.is_file():
+        return path
+    if ema and not (path / EMA).is_file():
+        raise OsoraError(
+            f"--ema: {path} has no {EMA}; the run kept no average (optim.ema_decay was not set). Leave --ema out."
+        )
+    chosen = path / (EMA if ema else MODEL)
+    return chosen if chosen.is_file() else path
+
+
+def newest_checkpoint(run_folder: Path) -> Path:
+    """Return the last complete checkpoint of a run. Raises OsoraError when it has none yet."""
+    complete = sorted(path for path in (run_folder / "checkpoints").glob("step-*") if path.is_dir())
+    if not complete:
+        raise OsoraError(
+            f"{run_folder}: the run has no complete checkpoint yet. Wait for one, or lower checkpoint.every."
+        )
+    return complete[-1]
