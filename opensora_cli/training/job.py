@@ -32,6 +32,8 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
     process = single_process(recipe.device)
     loader = make_loader(recipe, process)
     updates = planned_updates(recipe, loader)
+    for line in loader.warnings():
+        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
     if dry_run:
         print_plan(recipe, loader, updates, process, console)
         return 0
@@ -89,7 +91,7 @@ def make_loader(recipe: Trainable, process: Process) -> Loader:
         seed=recipe.seed,
         dp_rank=process.rank,
         dp_size=process.world_size,
-        pin_memory=process.device.type == "cuda",
+        device_pin=process.device.type == "cuda",
     )
 
 
