@@ -63,7 +63,7 @@ def buckets_are_causal(recipe: RunRecipe) -> Iterator[Finding]:
     for name, lengths in recipe.buckets.items():
         for frames in lengths:
             if (frames - 1) % ratio:
-                message, advice = causal_advice(f"buckets.{name}.{frames}", f"{frames} frames", frames, ratio)
+                message, advice = causal_advice(f"buckets.{name}.{frames}", frames, ratio)
                 yield Finding((("buckets", name, str(frames)), ("ae", "time_compression_ratio")), message, advice)
 
 

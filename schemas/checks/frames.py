@@ -1,8 +1,7 @@
 """Frame counts that a causal autoencoder can take."""
 
 
-def causal_advice(key: str, given: str, frames: int, ratio: int) -> tuple[str, str]:
+def causal_advice(subject: str, frames: int, ratio: int) -> tuple[str, str]:
     """Return message and advice for a count that is not ratio x k + 1: the nearest counts below and above."""
     below = (frames - 1) // ratio * ratio + 1
-    message = f"{key} = {frames}" if given == str(frames) else f"{key}: {given}"
-    return f"{message}: the causal autoencoder needs {ratio}k+1 frames.", f"Use {below} or {below + ratio}."
+    return f"{subject}: the causal autoencoder needs {ratio}k+1 frames.", f"Use {below} or {below + ratio}."

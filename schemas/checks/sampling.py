@@ -21,7 +21,7 @@ def frames_are_causal(recipe: SampleRecipe) -> Iterator[Finding]:
     """num_frames is 4k+1 (8k+1 for a ratio of 8)."""
     frames, ratio = recipe.sampling.num_frames, recipe.ae.time_compression_ratio
     if (frames - 1) % ratio:
-        message, advice = causal_advice("sampling.num_frames", str(frames), frames, ratio)
+        message, advice = causal_advice(f"sampling.num_frames = {frames}", frames, ratio)
         yield Finding((("sampling", "num_frames"), ("ae", "time_compression_ratio")), message, advice)
 
 

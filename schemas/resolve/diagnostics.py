@@ -84,6 +84,13 @@ class RecipeError(OsoraError):
         super().__init__("\n".join(diagnostic.text() for diagnostic in self.diagnostics))
 
 
+def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """Return each problem once, file by file in the order of mention, from the top of a file to its end."""
+    unique = list(dict.fromkeys(diagnostics))
+    files = list(dict.fromkeys(diagnostic.place.file for diagnostic in unique))
+    return sorted(unique, key=lambda each: (files.index(each.place.file), each.place.line or 0, each.place.column or 0))
+
+
 def _snippet(place: Place) -> Iterable[tuple[str, str]]:
     excerpt = place.excerpt()
     if excerpt is None:

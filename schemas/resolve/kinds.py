@@ -25,10 +25,9 @@ def kind_of(tree: Table, wanted: str | None, file: Source) -> tuple[str | None, 
     place = node.history[-1].place
     if not isinstance(value, str) or value not in RECIPES:
         close = get_close_matches(str(value), RECIPES, 1)
-        help_text = f'Did you mean "{close[0]}"?' if close else None
-        return wanted, Diagnostic(
-            "OSR005", f"`kind = {write_value(value)}`: must be one of {ALLOWED}.", place, help=help_text
-        )
+        hint = f'Did you mean "{close[0]}"?' if close else None
+        message = f"`kind = {write_value(value)}`: must be one of {ALLOWED}."
+        return wanted, Diagnostic("OSR005", message, place, help=hint)
     if wanted is not None and value != wanted:
         message = f'this recipe is of kind "{value}"; `{COMMANDS[wanted]}` takes kind "{wanted}".'
         return None, Diagnostic("OSR006", message, place, help=f"Run `{COMMANDS[value]} {file.name}`.")

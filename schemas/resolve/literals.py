@@ -2,11 +2,14 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from typing import Any
 
 from schemas.resolve.keys import quote, show_part
+
+Comment = Callable[[tuple[str, ...]], str | None]
+"""Returns what to write behind a key."""
 
 
 def read_value(text: str) -> Any:
@@ -58,18 +61,23 @@ def write_value(value: Any) -> str:
     return write_scalar(value)
 
 
-def write_document(values: Mapping[str, Any]) -> str:
-    """Write a whole TOML document: a table's own keys first, then a section for each table in it."""
+def write_document(values: Mapping[str, Any], comment: Comment | None = None) -> str:
+    """Write a whole TOML document: a table's own keys first, then a section for each table in it.
+
+    `comment` may say something behind each key.
+    """
     lines: list[str] = []
-    _write_table(values, (), lines)
+    _write_table(values, (), lines, comment)
     return "\n".join(lines).strip("\n") + "\n"
 
 
-def _write_table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
+def _write_table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str], comment: Comment | None) -> None:
     own = {name: value for name, value in table.items() if not isinstance(value, Mapping)}
-    if path and (own or len(own) == len(table)):
+    if path and (own or not table):
         lines += ["", f"[{'.'.join(show_part(part) for part in path)}]"]
-    lines += [f"{show_part(name)} = {write_value(value)}" for name, value in own.items()]
+    for name, value in own.items():
+        said = comment((*path, name)) if comment is not None else None
+        lines.append(f"{show_part(name)} = {write_value(value)}" + (f"  # {said}" if said else ""))
     for name, value in table.items():
         if isinstance(value, Mapping):
-            _write_table(value, (*path, name), lines)
+            _write_table(value, (*path, name), lines, comment)

@@ -1,5 +1,6 @@
 """`--set KEY=VALUE` and `--unset KEY`: layers made of one key each."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,11 +22,13 @@ def read_overrides(sets: Sequence[str], unsets: Sequence[str]) -> list[tuple[Opt
     """Return one layer an option; the path is given where the option un-sets it.
 
     `unsets` come before `sets`: a key that is un-set and set again keeps what is set. Where the order matters, `sets`
-    may hold `Unsetting`s. Raises RecipeError with every option that cannot be read.
+    may hold `Unsetting`s, each in place of the same key in `unsets`. Raises RecipeError with every option that cannot be read.
     """
     layers: list[tuple[OptionSource, Path | None]] = []
     problems: list[Diagnostic] = []
-    for option in [*(Unsetting(key) for key in unsets), *sets]:
+    placed = Counter(str(option) for option in sets if isinstance(option, Unsetting))
+    first = (Counter(unsets) - placed).elements()
+    for option in [*(Unsetting(key) for key in first), *sets]:
         try:
             layers.append(_read_unset(option) if isinstance(option, Unsetting) else _read_set(option))
         except RecipeError as error:

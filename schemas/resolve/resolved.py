@@ -10,7 +10,7 @@ from schemas.recipes import AnyRecipe
 from schemas.resolve.diagnostics import Place
 from schemas.resolve.fields import as_toml, field_at, look_up, siblings
 from schemas.resolve.interpolation import escape
-from schemas.resolve.keys import KeySyntaxError, Path, parse_key, show_part
+from schemas.resolve.keys import KeySyntaxError, Path, parse_key, show_key, show_part
 from schemas.resolve.literals import write_document
 from schemas.resolve.nodes import UNSET, Event, Table, find
 from schemas.resolve.sources import LabelSource
@@ -36,10 +36,16 @@ class Resolved:
         tree = as_toml(self.recipe)
         return {"kind": tree.pop("kind"), **tree}
 
-    def lock(self) -> str:
-        """Return a self-contained TOML text, without bases and interpolation, that resolves to an equal recipe."""
+    def lock(self, provenance: bool = False) -> str:
+        """Return a self-contained TOML text, without bases and interpolation, that resolves to an equal recipe.
+
+        With `provenance`, a comment behind every key says which layer set it, and where.
+        """
         header = "# Resolved by osora: complete, without bases or references. It runs as it is.\n"
-        return header + write_document(_escaped(self.tree()))
+        return header + write_document(_escaped(self.tree()), self._origin if provenance else None)
+
+    def _origin(self, path: Path) -> str:
+        return str(self.place(show_key(path))).encode("unicode_escape").decode()
 
     def history(self, key: str) -> tuple[Event, ...]:
         """Return what each layer did to a key, oldest first; the last event's value is the key's value.

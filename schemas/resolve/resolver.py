@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.checks import Problem, run_checks
 from schemas.recipes import RECIPES, AnyRecipe
-from schemas.resolve.diagnostics import Diagnostic, Place, RecipeError
+from schemas.resolve.diagnostics import Diagnostic, Place, RecipeError, in_order
 from schemas.resolve.fields import defaults_of, field_at, look_up, takes_text
 from schemas.resolve.interpolation import Surroundings, interpolate
 from schemas.resolve.keys import Path, show_key
@@ -63,14 +63,14 @@ class _Job:
         if problem is not None:
             self.problems.append(problem)
         if kind is None:
-            raise RecipeError(self.problems)
+            raise RecipeError(in_order(self.problems))
         tree = self._interpolate(tree, kind)
         values = plain(tree)
         defaults = defaults_of(RECIPES[kind], values)
         values = {**_overlaid(defaults, values), "kind": kind}
         recipe = self._check(Validator(kind, values, tree, Place(self.file.name)))
         if self.problems or recipe is None:
-            raise RecipeError(dict.fromkeys(self.problems))
+            raise RecipeError(in_order(self.problems))
         return Resolved(recipe, self.file.name, tuple(layer.source.name for layer in self.layers), tree, defaults)
 
     def _merge(self, hints: Mapping[str, Any], kind: str | None) -> Table:
