@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from opensora_cli.extras import require_extra
+from opensora_cli.overrides import Layers, Sets, Unsets
 from schemas.errors import UsageError
 
 Recipe = Annotated[
@@ -29,9 +30,6 @@ Guidance = Annotated[float | None, typer.Option("--guidance", help="Scale of the
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the first sample; sample i uses seed + i.")]
 NumSamples = Annotated[int | None, typer.Option("--num-samples", help="Samples for each prompt.")]
 SaveDir = Annotated[str | None, typer.Option("--save-dir", help="Folder for the results.")]
-Layers = Annotated[list[Path] | None, typer.Option("--layer", help="A recipe file laid over the recipe; repeatable.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over everything else; repeatable.")]
-Unsets = Annotated[list[str] | None, typer.Option("--unset", help="KEY back to the schema's default; repeatable.")]
 Ema = Annotated[bool, typer.Option("--ema", help="Use the averaged weights of a checkpoint.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make samples again that exist already.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Make only the samples that are missing.")]

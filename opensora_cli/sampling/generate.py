@@ -22,9 +22,13 @@ from schemas.sampling import SamplingConfig
 class Autoencoder(Protocol):
     """What sampling uses of an autoencoder; pixels are in [-1, 1], latents are scaled."""
 
-    strides: tuple[int, int, int]
     latent_channels: int
     causal: bool
+
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of pixels for each latent pixel."""
+        ...
 
     def encode(self, x_BCTHW: Tensor) -> Tensor:
         """Return the posterior's mean."""

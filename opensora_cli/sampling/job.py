@@ -16,7 +16,7 @@ from opensora_cli.sampling.generate import Clips, Generator, encode_references, 
 from opensora_cli.sampling.outputs import Output, identity, outputs_to_make, plan_outputs, versions
 from opensora_cli.sampling.pipeline import autoencoder_facts, load_models
 from opensora_cli.sampling.prompts import PromptTable, encode_prompts, full_prompt
-from opensora_cli.sampling.references import PixelClips, check_length, read_references
+from opensora_cli.sampling.references import PixelClips, read_references
 from opensora_cli.sampling.request import Request, plan_samples
 from opensora_cli.sampling.saving import write_record, write_sample
 from opensora_cli.sampling.size import sample_size
@@ -83,7 +83,6 @@ def prepare(recipe: SampleRecipe, outputs: list[Output], *, overwrite: bool, res
     """Check and read everything that needs no model: device, size, weights' files, outputs in the way, references."""
     device = pick_device(recipe.device)
     facts = autoencoder_facts(recipe.ae)
-    check_length(recipe.sampling.cond_type, recipe.sampling.num_frames, causal=facts.causal)
     height, width = sample_size(recipe.sampling, facts.strides[1] * recipe.model.patch_size)
     weights = {
         "model": _weights(recipe.model.from_pretrained, ema=ema),

@@ -26,7 +26,7 @@ def autoencoder_facts(config: AutoencoderConfig) -> AutoencoderFacts:
     """Build the autoencoder without memory and ask it."""
     with torch.device("meta"):
         autoencoder = build_autoencoder(config)
-    return AutoencoderFacts(tuple(autoencoder.strides), autoencoder.causal)
+    return AutoencoderFacts(autoencoder.strides, autoencoder.causal)
 
 
 def load_models(recipe: SampleRecipe, dtype: torch.dtype, device: torch.device, *, ema: bool) -> Generator:

@@ -8,20 +8,9 @@ from torch import Tensor
 from opensora_cli.data.video import read_reference
 from opensora_models.diffusion.condition import reference_frames
 from schemas.condition import ConditionName
-from schemas.errors import OsoraError
 
 PixelClips = dict[tuple[Path, ...], list[Tensor]]
 """For each sample's reference files their frames, (3, T, H, W) in [-1, 1]."""
-
-
-def check_length(condition: ConditionName, num_frames: int, *, causal: bool) -> None:
-    """Raise OsoraError unless a clip of `num_frames` is longer than what a condition gives of it."""
-    given = reference_frames(condition, causal=causal)
-    if given and num_frames <= given:
-        raise OsoraError(
-            f"sampling.num_frames = {num_frames}: {condition} gives the model {given} frames, so there would be nothing "
-            f"left to make. Ask for more than {given} frames, or use another --cond."
-        )
 
 
 def read_references(

@@ -37,11 +37,12 @@ class Sample:
 def plan_samples(request: Request, recipe: SampleRecipe) -> list[Sample]:
     """Return every sample of a job: for each prompt in turn, `sampling.num_samples` of them.
 
-    Raises UsageError or OsoraError for missing prompts, and for references that do not go with the condition.
+    Raises UsageError or OsoraError for missing prompts, and for references that do not go with the condition. What the
+    recipe alone can get wrong has been checked with the recipe.
     """
     prompts = _prompts(request)
     references = _references(request.references, recipe.sampling.cond_type, len(prompts))
-    _check_model(request, recipe)
+    _check_negative(request, recipe)
     pairs = product(zip(prompts, references, strict=True), range(recipe.sampling.num_samples))
     return [
         Sample(index, prompt, request.negative or "", recipe.sampling.seed + index, paths)
@@ -102,19 +103,8 @@ def _files(text: str, condition: ConditionName, needed: int) -> tuple[Path, ...]
     return paths
 
 
-def _check_model(request: Request, recipe: SampleRecipe) -> None:
-    sampling, model = recipe.sampling, recipe.model
-    if sampling.cond_type != "t2v" and not model.cond_embed:
-        raise OsoraError(
-            f"sampling.cond_type = {sampling.cond_type!r} needs a model with model.cond_embed = true; this one takes text "
-            "only. Use --cond t2v, or a recipe of a model that was trained with conditions."
-        )
-    if sampling.cond_type != "t2v" and sampling.num_frames == 1:
-        raise OsoraError(
-            f"sampling.cond_type = {sampling.cond_type!r} with sampling.num_frames = 1: an image has no frames to "
-            "condition on. Ask for more frames, or use --cond t2v."
-        )
-    if request.negative and model.guidance_embed:
+def _check_negative(request: Request, recipe: SampleRecipe) -> None:
+    if request.negative and recipe.model.guidance_embed:
         raise UsageError(
             "--neg: this model takes the guidance scale as an input (model.guidance_embed = true) and never sees a "
             "negative prompt. Leave --neg out."

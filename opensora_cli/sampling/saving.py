@@ -72,11 +72,12 @@ def _aside(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except (OSError, av.FFmpegError) as error:
         raise OsoraError(
             f"cannot write {path}: {error}. Free some space, or choose another sampling.save_dir."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,17 +4,16 @@ import math
 from collections.abc import Iterator
 
 import torch
-from opensora_models.build import build_autoencoder, build_denoiser
 from torch import Tensor
 
 from opensora_cli.data.aspect import aspect_table, get_image_size
 from opensora_cli.sampling.denoise import EncodedText, denoise, denoise_distilled
 from opensora_cli.sampling.generate import Generator, generate
-from opensora_cli.sampling.size import round_up
+from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.diffusion import condition, schedule
 from opensora_models.diffusion.guidance import FIRST_OSCILLATION, GuidanceScales, oscillate
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
-from opensora_models.diffusion.noise import latent_noise
+from opensora_models.diffusion.noise import latent_noise, latent_side
 from schemas.autoencoder import HunyuanVAEConfig
 from schemas.denoiser import MMDiTConfig
 from schemas.sampling import SamplingConfig
@@ -72,7 +71,7 @@ def sanitized(asked: dict) -> tuple[int, int]:
     """The size upstream makes of a request: the resolution's table, else whole tokens."""
     if asked.get("resolution"):
         return tuple(get_image_size(asked["resolution"], asked["aspect_ratio"]))
-    return round_up(asked["height"], PIXELS_PER_TOKEN), round_up(asked["width"], PIXELS_PER_TOKEN)
+    return latent_side(asked["height"], 8, 2) * 8, latent_side(asked["width"], 8, 2) * 8
 
 
 def tensor_functions(case: Case) -> Checks:

@@ -1,0 +1,153 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from opensora_cli.sampling.denoise import EncodedText, denoise, denoise_distilled
+from opensora_cli.sampling.generate import Clips, encode_references, generate, guidance_scales
+from opensora_models.diffusion.condition import inference_condition
+from opensora_models.diffusion.guidance import step_scales
+from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
+from opensora_models.diffusion.schedule import get_schedule
+from schemas.sampling import SamplingConfig
+from tests.unit.sampling_models import DISTILLED, Counting, denoiser, models, text
+
+SIZE = (32, 32)
+CONFIG = SamplingConfig(num_frames=9, num_steps=3, height=32, width=32)
+NOISE = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(5))
+
+
+def reference(value: float) -> list[Tensor]:
+    return [torch.full((4, 1, 4, 4), value)]
+
+
+def three_branches(
+    model: nn.Module, noise: Tensor, caption: EncodedText, negative: EncodedText, cond: Tensor, config: SamplingConfig
+) -> Tensor:
+    """Every branch at every step, as the formula is written."""
+    frames, height, width = noise.shape[2:]
+    times = get_schedule(config.num_steps, height * width // 4, frames)
+    img = pack(noise, 2)
+    for step, (now, then) in enumerate(pairwise(times.tolist())):
+        c, u, u2 = (
+            model(
+                img_BND=img,
+                img_ids_BN3=image_ids(frames, height, width, 2, batch=1),
+                txt_BLD=words.tokens,
+                txt_ids_BL3=text_ids(3, batch=1),
+                timesteps_B=torch.tensor([now]),
+                y_vec_BD=words.vector,
+                cond_BND=pack(given, 2),
+            )
+            for words, given in ((caption, cond), (negative, cond), (negative, torch.zeros_like(cond)))
+        )
+        text_scale, image_T = step_scales(guidance_scales(config), step, config.num_steps, frames)
+        image_N1 = image_T.repeat_interleave(height * width // 4)[:, None]
+        img = img + (then - now) * (u2 + image_N1 * (u - u2) + text_scale * (c - u))
+    return unpack(img, frames, height, width, 2)
+
+
+@pytest.mark.parametrize(("kind", "evaluations"), [("t2v", 80), ("i2v_head", 110)])
+def test_fifty_steps_cost_fewer_evaluations_and_give_the_full_sum(kind: str, evaluations: int) -> None:
+    config = SamplingConfig(cond_type=kind)
+    assert config.num_steps == 50
+    model, caption, negative = denoiser(), text(1, 10), text(1, 20)
+    references = [reference(0.5)] if kind == "i2v_head" else [None]
+    cond = inference_condition(NOISE, config.cond_type, references, time_stride=4, causal=True)
+    done = denoise(
+        model,
+        NOISE,
+        caption,
+        negative,
+        times=get_schedule(50, 4, 3),
+        scales=guidance_scales(config),
+        patch_size=2,
+        condition_BCTHW=cond,
+    )
+    assert (done.evaluations, model.rows, model.calls) == (evaluations, evaluations, 50)
+    full = three_branches(model.inner, NOISE, caption, negative, cond, config)
+    assert (done.latent - full).abs().max() <= 1e-5 * full.abs().max()
+
+
+def test_a_distilled_model_is_evaluated_once_a_step() -> None:
+    model = denoiser(DISTILLED)
+    steps: list[tuple[int, int]] = []
+    done = denoise_distilled(
+        model,
+        NOISE,
+        text(1, 10),
+        times=get_schedule(4, 4, 3),
+        guidance=4.0,
+        patch_size=2,
+        on_step=lambda step, of: steps.append((step, of)),
+    )
+    assert (done.evaluations, model.rows) == (4, 4)
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def make(config: SamplingConfig, seeds: list[int], references: list[list[Tensor] | None], first_row: int = 0) -> Clips:
+    rows = len(seeds)
+    return generate(models(), config, SIZE, seeds, text(rows, 10 + first_row), text(rows, 90), references)
+
+
+def test_a_seed_fixes_the_result_bit_for_bit() -> None:
+    first, second, other = (make(CONFIG, [seed], [None]).video for seed in (7, 7, 8))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert first.shape == (1, 3, 9, 32, 32)
+
+
+def test_a_batch_of_two_references_equals_two_batches_of_one() -> None:
+    config = CONFIG.model_copy(update={"cond_type": "i2v_head", "batch_size": 2})
+    both = make(config, [7, 8], [reference(0.5), reference(-2.0)]).video
+    negative = text(2, 90)
+    for row, value in enumerate((0.5, -2.0)):
+        caption = text(2, 10)
+        alone = generate(
+            models(),
+            config,
+            SIZE,
+            [7 + row],
+            EncodedText(caption.tokens[row : row + 1], caption.vector[row : row + 1]),
+            EncodedText(negative.tokens[row : row + 1], negative.vector[row : row + 1]),
+            [reference(value)],
+        ).video
+        assert torch.allclose(both[row : row + 1], alone, atol=1e-4)
+
+
+def test_every_item_is_decoded_from_its_own_reference() -> None:
+    config = CONFIG.model_copy(update={"cond_type": "i2v_head"})
+    made = models()
+    latents: list[Tensor] = []
+    decode = made.autoencoder.decode
+
+    def remember(z_BCTHW: Tensor) -> Tensor:
+        latents.append(z_BCTHW)
+        return decode(z_BCTHW)
+
+    made.autoencoder.decode = remember
+    generate(made, config, SIZE, [1, 2], text(2, 10), text(2, 90), [reference(0.5), reference(-2.0)])
+    assert [z[0, 0, 0, 0, 0].item() for z in latents] == [0.5, -2.0]
+
+
+def test_an_image_is_one_frame_without_a_condition() -> None:
+    assert make(CONFIG.model_copy(update={"num_frames": 1}), [7], [None]).video.shape == (1, 3, 1, 32, 32)
+
+
+def test_references_are_encoded_to_their_mean() -> None:
+    autoencoder = models().autoencoder
+    clip = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    first, second = encode_references(autoencoder, [clip, clip])
+    assert torch.equal(first, second)
+    assert first.shape == (4, 1, 4, 4)
+
+
+def test_bf16_models_work_on_a_float32_latent() -> None:
+    made = models()
+    for module in (made.denoiser, made.autoencoder):
+        module.to(torch.bfloat16)
+    clips = generate(made, CONFIG, SIZE, [7], text(1, 10), text(1, 90), [None])
+    assert clips.video.dtype == torch.float32
+    assert clips.video.isfinite().all()
+    assert isinstance(made.denoiser, Counting)
