@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from opensora_models.hunyuan_vae.coders import Decoder, Encoder
 from opensora_models.hunyuan_vae.posterior import DiagonalGaussian
 from opensora_models.hunyuan_vae.tiling import HEIGHT, TIME, WIDTH, Coder, Tiling, tile_space, tile_time
+from opensora_models.hunyuan_vae.weights import LIKELY_CAUSES
 from schemas.autoencoder.hunyuan_vae import HunyuanVAEConfig
 from schemas.errors import OsoraError
 
@@ -17,6 +18,7 @@ class HunyuanVAE(nn.Module):
     """
 
     causal = True
+    likely_causes = LIKELY_CAUSES
 
     def __init__(self, config: HunyuanVAEConfig) -> None:
         super().__init__()

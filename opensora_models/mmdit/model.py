@@ -1,5 +1,7 @@
 """The MMDiT denoiser of Flux and Open-Sora 2.0."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,8 @@ from opensora_models.mmdit.blocks import (
     SingleStreamBlock,
     timestep_embedding,
 )
-from opensora_models.mmdit.rope import build_rope
+from opensora_models.mmdit.rope import Rope, build_rope
+from opensora_models.mmdit.weights import LIKELY_CAUSES
 from schemas.denoiser.mmdit import MMDiTConfig
 from schemas.errors import OsoraError
 
@@ -24,6 +27,8 @@ class MMDiT(nn.Module):
     State-dict keys are those of the published Open-Sora 2.0 and Flux checkpoints. Weights are PyTorch's defaults, but for
     the projection of the visual condition, which starts at zero: adding it to a trained model changes nothing at first.
     """
+
+    likely_causes = LIKELY_CAUSES
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()
@@ -66,6 +71,7 @@ class MMDiT(nn.Module):
     ) -> Tensor:
         """Return the velocity (B, N, in_channels) of packed latents at `timesteps_B` in [0, 1], 1 being noise.
 
+        Ids, times and guidance stay fp32 in a bf16 model: a time that bf16 rounds is another time.
         `cond_BND` is the packed mask (patch_size^2 features) and then the packed masked latent; it must be given exactly
         if the model has `cond_embed`. `guidance_B` is the raw scale and goes with `guidance_embed` in the same way.
         Raises ValueError where one of them is missing or superfluous.
@@ -100,7 +106,7 @@ class MMDiT(nn.Module):
             vec_BD = vec_BD + self.guidance_in(timestep_embedding(guidance_B).to(dtype))
         return vec_BD + self.vector_in(y_vec_BD)
 
-    def rope(self, img_ids_BN3: Tensor, txt_ids_BL3: Tensor):
+    def rope(self, img_ids_BN3: Tensor, txt_ids_BL3: Tensor) -> Rope:
         """Return the rotation tables of the joined tokens, text first."""
         ids_BS3 = torch.cat([txt_ids_BL3, img_ids_BN3], 1)
         config = self.config
@@ -113,7 +119,7 @@ class MMDiT(nn.Module):
             raise ValueError(_mismatch("guidance_B", "guidance_embed", guidance_B is not None))
 
 
-def _recomputed(block: nn.Module, *inputs):
+def _recomputed(block: nn.Module, *inputs: Tensor | Rope) -> Any:
     # No block draws random numbers, so the generator's state need not be kept for the second pass.
     return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 

@@ -1,0 +1,107 @@
+"""The text encoders of Flux and Open-Sora 2.0, frozen: T5 for the tokens, CLIP for the pooled vector.
+
+They come from a local folder or the local hub cache, as safetensors; nothing is downloaded and no foreign code is run.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, CLIPTextModel, PreTrainedModel, T5EncoderModel
+
+from schemas.errors import OsoraError
+
+
+class T5Encoder(nn.Module):
+    """Captions to the last hidden states of T5's encoder (B, max_length, width), padding included.
+
+    No attention mask is passed: the published denoisers were trained on padded tokens that attend to one another.
+    """
+
+    def __init__(self, name: str, max_length: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.tokenizer = _load_tokenizer(name, "text.t5")
+        self.model = _load_model(T5EncoderModel, name, "text.t5", dtype)
+        self.max_length = max_length
+        self.width: int = self.model.config.d_model
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Encode captions; longer ones are cut."""
+        ids_BL = _token_ids(self.tokenizer, texts, self.max_length).to(self.model.device)
+        return self.model(input_ids=ids_BL).last_hidden_state
+
+
+class ClipEncoder(nn.Module):
+    """Captions to CLIP's pooled vector (B, width): the last hidden state at the end-of-text token."""
+
+    def __init__(self, name: str, max_length: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.tokenizer = _load_tokenizer(name, "text.clip")
+        self.model = _load_model(CLIPTextModel, name, "text.clip", dtype)
+        positions = self.model.config.max_position_embeddings
+        if max_length > positions:
+            raise OsoraError(
+                f"text.clip.max_length = {max_length}: {name} has {positions} positions. Use at most that many."
+            )
+        self.max_length = max_length
+        self.width: int = self.model.config.hidden_size
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Encode captions; longer ones are cut."""
+        ids_BL = _token_ids(self.tokenizer, texts, self.max_length).to(self.model.device)
+        return self.model(input_ids=ids_BL).pooler_output
+
+
+class TextEncoders(NamedTuple):
+    """The two encoders of a caption."""
+
+    t5: T5Encoder
+    clip: ClipEncoder
+
+
+def _token_ids(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tensor:
+    tokens = tokenizer(list(texts), padding="max_length", truncation=True, max_length=max_length, return_tensors="pt")
+    return tokens["input_ids"]
+
+
+def _load_tokenizer(name: str, key: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(_local(name), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise OsoraError(_not_here(name, key, "tokenizer", error)) from error
+
+
+def _load_model(family: type[PreTrainedModel], name: str, key: str, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        model, report = family.from_pretrained(
+            _local(name), local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OsoraError(_not_here(name, key, "weights (safetensors)", error)) from error
+    if absent := sorted(report["missing_keys"]):
+        raise OsoraError(
+            f"{key}.from_pretrained = {name!r}: its weights lack {len(absent)} keys of {family.__name__}, "
+            f"{absent[0]} first. Name a model of that kind."
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _local(name: str) -> str:
+    return str(Path(name).expanduser())
+
+
+def _not_here(name: str, key: str, part: str, error: Exception) -> str:
+    """Say where the part was looked for and how to get it."""
+    reason = str(error).strip().split("\n", 1)[0]
+    if Path(name).expanduser().is_dir():
+        return f"{key}.from_pretrained = {name!r}: the folder has no {part} that can be read. {reason}"
+    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        return f"{key}.from_pretrained = {name!r}: no such folder. Give a folder in Hugging Face format, or a hub name."
+    return (
+        f"{key}.from_pretrained = {name!r}: no such folder, and no {part} of it in the local hub cache. "
+        f"Download it with `hf download {name}`, or give a folder. {reason}"
+    )
