@@ -28,7 +28,7 @@ MAX_PIXELS = 2**26
 
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
 _HEADER_ONLY = {"probesize": "32", "analyzeduration": "1"}
-"""These headers have everything; without this the first frames would be decoded at opening, up to ten times slower."""
+"""An mp4's header has everything; without this the first frames would be decoded at opening, up to ten times slower."""
 
 
 class UnreadableClip(OsoraError):  # noqa: N818  # reads as what it is: a clip that cannot be read
@@ -52,11 +52,6 @@ def is_mp4(path: str) -> bool:
     """Return whether a file starts like an mp4 or QuickTime file."""
     with Path(path).open("rb") as file:
         return file.read(8)[4:] in _MP4_BOXES
-
-
-def _is_matroska(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        return file.read(4) == b"\x1a\x45\xdf\xa3"
 
 
 @contextmanager
@@ -117,13 +112,12 @@ def _image(path: str) -> Iterator[Image.Image]:
 def _open(path: str) -> InputContainer:
     if not Path(path).is_file():
         raise UnreadableClip(path, "is a folder or a device" if Path(path).exists() else "No such file or directory")
-    name = "mp4" if is_mp4(path) else "matroska" if _is_matroska(path) else None
-    if name is None:
+    if not is_mp4(path):
         return av.open(path)
-    container = av.open(path, format=name, options=_HEADER_ONLY)
+    container = av.open(path, format="mp4", options=_HEADER_ONLY)
     if any(not stream.width or not stream.height for stream in container.streams.video):
         container.close()  # a header that leaves the picture to the first frame: rare, and worth the longer look
-        container = av.open(path, format=name)
+        container = av.open(path, format="mp4")
     return container
 
 

@@ -1,0 +1,57 @@
+"""`osora meta`: a table of clips with their sizes, lengths and frame rates."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opensora_cli.extras import require_extra
+
+
+def meta(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="csv or parquet file with a column path, or a folder.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="csv or parquet file to write.")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; one per CPU if left out.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run on the same INPUT and OUTPUT.")
+    ] = False,
+) -> None:
+    """Write height, width, num_frames, fps, aspect_ratio (height / width) and resolution (pixels) of every clip.
+
+    Relative paths in a table start at the table's folder. Files that cannot be read are left out and listed in
+    OUTPUT.errors.csv.
+    """
+    require_extra("run")
+    from opensora_cli.data.meta import MetaResult, errors_path, partial_path, run_meta
+    from opensora_cli.progress import JobProgress
+
+    if resume and not partial_path(output).is_file():
+        typer.echo(f"{partial_path(output)} is not there: nothing to resume, starting from the first file.", err=True)
+    bar: JobProgress | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = JobProgress("meta", total, done=done - 1).__enter__()
+        bar.advance()
+
+    try:
+        result: MetaResult = run_meta(source, output, workers=workers or available_cpus(), resume=resume, report=report)
+    finally:
+        if bar is not None:
+            bar.__exit__(None, None, None)
+    if result.resumed:
+        typer.echo(f"{result.resumed} files were done before")
+    if result.rebased:
+        typer.echo(f"relative paths were rewritten to start at {output.parent}")
+    typer.echo(f"{result.written} clips -> {output}")
+    if result.errors:
+        typer.echo(f"{len(result.errors)} files cannot be read -> {errors_path(output)}", err=True)
+
+
+def available_cpus() -> int:
+    """Return the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,228 @@
+"""The loader: plans an epoch, has workers decode it, and can start anywhere in it.
+
+The batches do not depend on the number of workers, and a rank's batch n of an epoch is the same in every run.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from opensora_cli.data.batches import EpochPlan, PlannedBatch, plan_epoch
+from opensora_cli.data.buckets import Buckets
+from opensora_cli.data.captions import training_caption
+from opensora_cli.data.dataset import BadClip, Batch, BatchRequest, ClipDataset, ClipRequest
+from opensora_cli.data.draws import Purpose, uniforms
+from opensora_cli.data.frames import latest_start, map_target_fps
+from opensora_cli.data.manifest import Manifest, read_manifest
+from schemas.data import BucketTable, DatasetConfig
+from schemas.errors import OsoraError
+
+__all__ = ["BadClip", "Batch", "Loader", "build_loader"]
+
+
+def build_loader(
+    recipe_dataset: DatasetConfig,
+    buckets: BucketTable,
+    *,
+    compression: int,
+    seed: int,
+    dp_rank: int = 0,
+    dp_size: int = 1,
+    device_pin: bool = False,
+) -> "Loader":
+    """Read the table, plan the first epoch and return the loader of one data-parallel rank.
+
+    `compression` is the pixels per token and axis: autoencoder stride times patch size.
+    Raises OsoraError when there is no table, no bucket, or nothing to train on; each message says what to change.
+    """
+    if recipe_dataset.data_path is None:
+        raise OsoraError(
+            "dataset.data_path is not set: name a csv or parquet file with columns path, text, height, width, num_frames, fps "
+            "(`osora meta` makes one)."
+        )
+    if not buckets:
+        raise OsoraError('[buckets] is empty: write resolution -> frames, for example "256px" = { 33 = [1.0, 12] }.')
+    manifest = read_manifest(recipe_dataset.data_path, motion=recipe_dataset.vmaf)
+    return Loader(
+        manifest, Buckets(buckets, compression), recipe_dataset, seed=seed, ranks=(dp_rank, dp_size), pin=device_pin
+    )
+
+
+class Loader:
+    """Batches of one data-parallel rank, epoch by epoch."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        buckets: Buckets,
+        config: DatasetConfig,
+        *,
+        seed: int,
+        ranks: tuple[int, int] = (0, 1),
+        pin: bool = False,
+    ) -> None:
+        self.manifest = manifest
+        self.buckets = buckets
+        self.config = config
+        self.seed = seed
+        self.dp_rank, self.dp_size = ranks
+        self._pin = pin
+        self._plan: tuple[int, EpochPlan] | None = None
+        self.batches_per_epoch(0)
+        self._requests = _Requests(self._request)
+        self._data_loader = self._workers()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the table's columns that training reads: a run can be resumed with this table and no other."""
+        return self.manifest.fingerprint
+
+    def batches_per_epoch(self, epoch: int) -> int:
+        """Return the batches of this rank, and of every other; keep probabilities let the number differ between epochs.
+
+        Raises OsoraError when there are fewer batches than ranks.
+        """
+        plan = self.plan(epoch)
+        count = plan.batches_per_rank(self.dp_size)
+        if not count:
+            raise OsoraError(
+                f"epoch {epoch} has {len(plan)} batches for {self.dp_size} data-parallel ranks: use fewer ranks, lower the batch "
+                "sizes in [buckets], or add clips."
+            )
+        return count
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return the plan of an epoch, of all ranks."""
+        if self._plan is None or self._plan[0] != epoch:
+            plan = plan_epoch(self.manifest, self.buckets, self.config.fps_max, seed=self.seed, epoch=epoch)
+            self._plan = epoch, plan
+        return self._plan[1]
+
+    def warnings(self, epoch: int = 0) -> list[str]:
+        """Return one line for every kind of clip that an epoch leaves out, to be shown before training starts."""
+        plan = self.plan(epoch)
+        why = plan.assignment
+        outside = {
+            "too few pixels for every bucket": why.too_small,
+            "too few frames for every bucket": why.too_short,
+        }
+        lines = [f"{count} of {len(self.manifest)} clips have {reason}" for reason, count in outside.items() if count]
+        return lines + [
+            f"bucket {key} has {rows} clips, fewer than its batch size {size}: they are not used in epoch {epoch}"
+            for key, (rows, size) in plan.unfilled.items()
+        ]
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """Yield this rank's batches of an epoch, from `start_batch` (batches of this rank that were consumed before) on.
+
+        Raises OsoraError when the start lies behind the epoch's end: the data is not what it was.
+        """
+        count = self.batches_per_epoch(epoch)
+        if not 0 <= start_batch <= count:
+            raise OsoraError(
+                f"cannot start at batch {start_batch} of epoch {epoch}: the rank has {count}. The table, the buckets or the "
+                "number of ranks changed since the checkpoint."
+            )
+        self._requests.take(list(self.plan(epoch).of_rank(self.dp_rank, self.dp_size, start_batch)), epoch)
+        return self._batches(iter(self._data_loader))
+
+    def _batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass on the batches while no other epoch was asked for: the workers serve one epoch at a time."""
+        served = self._requests.served
+        for batch in batches:
+            assert served == self._requests.served, "two epochs of one loader were read at the same time"
+            yield batch
+
+    def _request(self, epoch: int, batch: PlannedBatch) -> BatchRequest:
+        rows = np.array([*batch.rows, *batch.substitutes], dtype=np.int64)
+        draws = uniforms(Purpose.CLIP_START, self.seed, epoch, rows)
+        shape = self.buckets.shape(batch.bucket)
+        clips = [self._clip(row, draw, shape.frames) for row, draw in zip(rows.tolist(), draws.tolist(), strict=True)]
+        first = len(batch.rows)
+        return BatchRequest(batch.bucket, shape, tuple(clips[:first]), tuple(clips[first:]))
+
+    def _clip(self, row: int, draw: float, frames: int) -> ClipRequest:
+        manifest, limit = self.manifest, self.config.fps_max
+        fps = manifest.fps_of(row)
+        new_fps, interval = map_target_fps(fps, limit)
+        total = int(manifest.frames[row])
+        start = int(draw * (latest_start(total, frames, interval) + 1))
+        text = training_caption(manifest.text(row), fps, limit, manifest.motion_of(row))
+        return ClipRequest(row, manifest.path(row), text, new_fps, total, interval, start)
+
+    def _workers(self) -> DataLoader[Batch]:
+        """Return the workers, which live as long as the loader and wait between epochs."""
+        options: dict[str, Any] = {}
+        if self.config.num_workers:
+            options = {
+                "multiprocessing_context": _worker_context(),
+                "prefetch_factor": self.config.prefetch_factor,
+                "worker_init_fn": _start_worker,
+                "persistent_workers": True,
+            }
+        return DataLoader(
+            ClipDataset(self.config.transform_name),
+            batch_size=None,
+            sampler=self._requests,
+            num_workers=self.config.num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=self._pin,
+            generator=torch.Generator().manual_seed(self.seed),
+            **options,
+        )
+
+
+class _Requests(Sequence[BatchRequest]):
+    """The requests of an epoch, each made when it is asked for: captions and paths of a large table are not all in memory."""
+
+    def __init__(self, make: Callable[[int, PlannedBatch], BatchRequest]) -> None:
+        self._make = make
+        self._planned: list[PlannedBatch] = []
+        self._epoch = 0
+        self.served = 0
+
+    def take(self, planned: list[PlannedBatch], epoch: int) -> None:
+        """Go over to other batches."""
+        self._planned, self._epoch = planned, epoch
+        self.served += 1
+
+    def __len__(self) -> int:
+        return len(self._planned)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._make(self._epoch, self._planned[place])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _worker_context() -> Any:
+    """Return the way workers start: from a clean server process, which knows no threads, no GPU and no process group.
+
+    The server inherits a blocked SIGTERM, so that one sent to the whole process group leaves the workers to the main
+    process, which finishes its step first; they end with it.
+    """
+    context: Any = get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "opensora_cli.data.dataset"])
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        from multiprocessing.forkserver import ensure_running
+
+        ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    return context
+
+
+def _start_worker(worker: int) -> None:
+    """Leave the terminal's process group, so that Ctrl-C reaches the main process alone; one thread each."""
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    torch.set_num_threads(1)
