@@ -65,6 +65,8 @@ def run_sampling(
     job = prepare(recipe, outputs, overwrite=overwrite, resume=resume, ema=ema)
     if skipped := len(outputs) - len(job.todo):
         _say(console, f"{skipped} of {len(outputs)} samples are finished already")
+    for table in (table for table, source in job.weights.items() if source is None):
+        _say(console, f"{table}.from_pretrained is not set: these weights are random, and so are the samples")
     if job.todo:
         _make_folder(Path(recipe.sampling.save_dir))
         write_text(Path(recipe.sampling.save_dir) / "recipe.lock.toml", resolved.lock())

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-from opensora_models.build import build_autoencoder, build_denoiser
-from opensora_models.weights import load_weights
 from torch import nn
 
 from opensora_cli.sampling.generate import Generator
 from opensora_cli.sampling.weights import find_weights
 from opensora_cli.training.draws import seeded_init
+from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.weights import load_weights
 from schemas.autoencoder import AutoencoderConfig
 from schemas.recipes import SampleRecipe
 
