@@ -32,7 +32,7 @@ class Place:
         if self.source is None or self.column is None:
             return None
         start = max(0, self.column - 1 - EXCERPT // 2) if len(self.source) > EXCERPT else 0
-        shown = "".join(_printable(char) for char in self.source[start : start + EXCERPT])
+        shown = _clean(self.source[start : start + EXCERPT])
         before = shown[: self.column - 1 - start]
         marked = shown[len(before) : len(before) + self.width]
         return shown, " " * _columns(before) + "^" * max(1, _columns(marked))
@@ -56,14 +56,14 @@ class Diagnostic:
     def lines(self) -> Iterable[tuple[str, str]]:
         """Yield (role, line); the role (head, source, caret, note, help) lets a terminal colour the line."""
         inline = self.help is not None and len(self.message) + len(self.help) <= INLINE_HELP and "\n" not in self.help
-        yield "head", f"{self.place}  {self.code} {self.message}" + (f" {self.help}" if inline else "")
+        yield "head", _clean(f"{self.place}  {self.code} {self.message}" + (f" {self.help}" if inline else ""))
         yield from _snippet(self.place)
         if self.second is not None:
-            yield "note", f"  {self.second_note or 'see also'}: {self.second}"
+            yield "note", _clean(f"  {self.second_note or 'see also'}: {self.second}")
             yield from _snippet(self.second)
         if self.help is not None and not inline:
             for index, line in enumerate(self.help.split("\n")):
-                yield "help", f"  {'= help:' if index == 0 else '       '} {line}"
+                yield "help", _clean(f"  {'= help:' if index == 0 else '       '} {line}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the problem as plain data, for machine-readable reports."""
@@ -107,6 +107,10 @@ def _place_dict(place: Place) -> dict[str, Any]:
 def _printable(char: str) -> str:
     """Keep one character a column: tabs become a space, and what could steer a terminal becomes a mark."""
     return " " if char == "\t" else char if char.isprintable() else "\N{REPLACEMENT CHARACTER}"
+
+
+def _clean(text: str) -> str:
+    return text if text.isprintable() else "".join(_printable(char) for char in text)
 
 
 def _columns(text: str) -> int:

@@ -103,10 +103,18 @@ def siblings(kind: str, path: Path, values: Mapping[str, Any]) -> list[str]:
     return list(member_for(members, look_up(values, path), field.default).model_fields)
 
 
-@cache
-def places_of(name: str) -> tuple[tuple[str, Path], ...]:
+def places_of(name: str) -> list[tuple[str, Path]]:
     """Return every (kind, path) at which some recipe has a key of this name."""
-    return tuple((kind, path) for kind, model in RECIPES.items() for path in _paths(model, ()) if path[-1] == name)
+    return _index().get(name, [])
+
+
+@cache
+def _index() -> dict[str, list[tuple[str, Path]]]:
+    index: dict[str, list[tuple[str, Path]]] = {}
+    for kind, model in RECIPES.items():
+        for path in _paths(model, ()):
+            index.setdefault(str(path[-1]), []).append((kind, path))
+    return index
 
 
 def _paths(model: type[BaseModel], above: Path) -> Iterator[Path]:

@@ -165,7 +165,8 @@ class _Run:
 
     def _cycle(self, stack: list[Path], back: Path) -> None:
         loop = [*stack[stack.index(back) :], back]
-        names = " -> ".join(show_key(path) for path in (loop if len(loop) <= 8 else [*loop[:4], ("...",), *loop[-3:]]))
+        shown = [show_key(path) for path in loop]
+        names = " -> ".join(shown if len(shown) <= 8 else [*shown[:4], "...", *shown[-3:]])
         first, last = self.values[back].history[-1], self.values[loop[-2]].history[-1]
         second = last.place if loop[-2] != back else None
         help_text = "Give one of them a value of its own."

@@ -100,14 +100,19 @@ class _Job:
     def _check(self, validator: Validator) -> AnyRecipe | None:
         """Validate, then run the rules; where parts are wrong, run them on what is left and drop what leans on those."""
         whole, found = validator.run()
-        fresh = [(path, problem) for path, problem in found if not any(_within(path, cut) for cut in self.wrong)]
+        fresh = [(path, problem) for path, problem in found if not _within(path, self.wrong)]
         self.problems += [problem for _, problem in fresh]
         if self.wrong or found:
             self.wrong |= {path for path, _ in found}
             whole = None
         recipe, gone = (whole, set[Path]()) if whole is not None else validator.pruned(self.wrong)
         if recipe is not None:
-            rules = [problem for problem in run_checks(recipe) if not any(_touches(problem, path) for path in gone)]
+            around = {path[:length] for path in gone for length in range(1, len(path))}
+            rules = [
+                problem
+                for problem in run_checks(recipe)
+                if not any(key in around or _within(key, gone) for key in problem.keys)
+            ]
             self.problems += [self._diagnostic(problem, validator) for problem in rules]
         return whole
 
@@ -147,9 +152,6 @@ def _overlaid(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> dict[str, A
     return both
 
 
-def _touches(problem: Problem, path: Path) -> bool:
-    return any(_within(key, path) or _within(path, key) for key in problem.keys)
-
-
-def _within(path: Path, table: Path) -> bool:
-    return path[: len(table)] == table
+def _within(path: Path, tables: set[Path]) -> bool:
+    """Whether the path, or a table around it, is one of `tables`."""
+    return any(path[:length] in tables for length in range(1, len(path) + 1))

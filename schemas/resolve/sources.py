@@ -17,6 +17,8 @@ Asker = Callable[[], Place]
 """Tells on demand which place asked for a file."""
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 64
+DECLARED = re.compile(r"\('(.*)',?\)")
+"""tomllib shows a key as a Python tuple."""
 WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -96,7 +98,8 @@ class FileSource:
     def _at(self, start: int, end: int) -> Place:
         line = bisect_right(self._line_starts, start)
         begin = self._line_starts[line - 1]
-        source = self.text[begin : self.text.find("\n", begin) if "\n" in self.text[begin:] else len(self.text)]
+        end_of_line = self._line_starts[line] - 1 if line < len(self._line_starts) else len(self.text)
+        source = self.text[begin:end_of_line]
         return Place(self.name, line, start - begin + 1, source, max(1, min(end, begin + len(source)) - start))
 
 
@@ -107,6 +110,9 @@ def read_file(name: str, asked: Asker | None = None) -> FileSource:
     a missing file, a folder, a loop of links, bytes that are not UTF-8, text that is not TOML.
     """
     text = _decode(name, _read_bytes(name, asked), asked)
+    if "\0" in text:
+        place = Place(name, text.count("\n", 0, text.index("\0")) + 1)
+        raise RecipeError([Diagnostic("OSR012", "a NUL byte stands in the text.", place, help="Is it a text file?")])
     try:
         values = tomllib.loads(text)
     except RecursionError:
@@ -199,7 +205,7 @@ def _syntax_problem(name: str, text: str, error: ValueError) -> Diagnostic:
     source = lines[line - 1] if line <= len(lines) else ""
     column = int(match[2]) if match[2] else len(source) + 1
     place = Place(name, line, column, source)
-    message = str(error)[: match.start()]
+    message = DECLARED.sub(lambda found: f"`{found[1]}`", str(error)[: match.start()])
     return Diagnostic(
         "OSR012",
         f"not TOML: {message[:1].lower()}{message[1:]}.",
