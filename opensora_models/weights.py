@@ -98,23 +98,29 @@ class Misfit:
         """Return the recipe keys whose patterns fit a difference.
 
         Patterns are searched in lines such as `missing cond_in.weight` and `shape[1] img_in.weight` (the axis that
-        differs). One wrong width changes many shapes, so that only the first pattern that fits a shape counts.
+        differs). A pattern that fits explains its line or, where it has a group, every key that starts with that group,
+        and later patterns are not tried on those. One wrong width changes many shapes: its pattern explains them all.
         """
-        names = [f"missing {key}" for key in self.missing] + [f"unexpected {key}" for key in self.unexpected]
-        shapes = [
+        lines = [f"missing {key}" for key in self.missing] + [f"unexpected {key}" for key in self.unexpected]
+        lines += [
             f"shape[{axis}] {key}"
             for key, (ours, theirs) in self.reshaped.items()
             for axis in range(max(len(ours), len(theirs)))
             if ours[axis : axis + 1] != theirs[axis : axis + 1]
         ]
         found: list[str] = []
-        shape_explained = False
         for pattern, key in causes:
-            in_names = any(re.search(pattern, line) for line in names)
-            in_shapes = not shape_explained and any(re.search(pattern, line) for line in shapes)
-            shape_explained |= in_shapes
-            if (in_names or in_shapes) and key not in found:
-                found.append(key)
+            fits = [match for line in lines if (match := re.search(pattern, line))]
+            if not fits:
+                continue
+            found += [key] if key not in found else []
+            explained = tuple({match[1] if match.re.groups else match.string.split(" ", 1)[1] for match in fits})
+            about_shapes = any(match.string.startswith("shape") for match in fits)
+            lines = [
+                line
+                for line in lines
+                if not line.split(" ", 1)[1].startswith(explained) and not (about_shapes and line.startswith("shape"))
+            ]
         return found
 
 

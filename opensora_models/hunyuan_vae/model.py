@@ -32,6 +32,11 @@ class HunyuanVAE(nn.Module):
         self.quant_conv = nn.Conv3d(2 * config.latent_channels, 2 * config.latent_channels, 1)
         self.post_quant_conv = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
 
+    def forward(self, x_BCTHW: Tensor, generator: torch.Generator) -> tuple[Tensor, DiagonalGaussian]:
+        """Return the reconstruction from a sample of the posterior, and the posterior: what training needs."""
+        posterior = self.posterior(x_BCTHW)
+        return self.decode(self._scaled(posterior.sample(generator))), posterior
+
     def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Return the latents' (t, h, w) for a clip of that many frames and pixels."""
         time, rows, columns = self.strides
@@ -40,8 +45,7 @@ class HunyuanVAE(nn.Module):
     def encode(self, x_BCTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return scaled latents of pixels in [-1, 1]: the posterior's mean, or with a generator a sample drawn from it."""
         posterior = self.posterior(x_BCTHW)
-        raw = posterior.mean if generator is None else posterior.sample(generator)
-        return self.config.scale_factor * (raw - self.config.shift_factor)
+        return self._scaled(posterior.mean if generator is None else posterior.sample(generator))
 
     def posterior(self, x_BCTHW: Tensor) -> DiagonalGaussian:
         """Return the distribution of the raw latents, before shift and scale. Moments of tiles are mixed, not samples."""
@@ -55,6 +59,9 @@ class HunyuanVAE(nn.Module):
         space = Tiling.plan(self._latent_tile, self.config.sample_size, self.config.tile_overlap_factor)
         time = Tiling.plan(self._latent_tile_frames, self.config.sample_tsize, self.config.tile_overlap_factor)
         return self._tiled(raw, space, time, lambda z: self.decoder(self.post_quant_conv(z)))
+
+    def _scaled(self, raw: Tensor) -> Tensor:
+        return self.config.scale_factor * (raw - self.config.shift_factor)
 
     @property
     def _latent_tile(self) -> int:

@@ -16,19 +16,19 @@ from schemas.errors import OsoraError
 StateDict = dict[str, Tensor]
 
 LIKELY_CAUSES = (
-    (r" cond_in\.", "model.cond_embed"),
-    (r" guidance_in\.", "model.guidance_embed"),
-    (r"(missing|unexpected) .*(qkv|[qk]_proj|linear1|v_mlp)\.weight", "model.fused_qkv"),
-    (r"(missing|unexpected) double_blocks\.\d+\.img_mod", "model.depth"),
-    (r"(missing|unexpected) single_blocks\.\d+\.modulation", "model.depth_single_blocks"),
-    (r"(missing|unexpected) double_blocks.*attn\.(qkv|[qkv]_proj)\.bias", "model.qkv_bias"),
+    (r"(?:missing|unexpected) (cond_in\.)", "model.cond_embed"),
+    (r"(?:missing|unexpected) (guidance_in\.)", "model.guidance_embed"),
+    (r"(?:missing|unexpected) (double_blocks\.\d+\.)img_mod", "model.depth"),
+    (r"(?:missing|unexpected) (single_blocks\.\d+\.)modulation", "model.depth_single_blocks"),
+    (r"(?:missing|unexpected) (.*\.(?:qkv|[qkv]_proj|linear1|v_mlp)\.)weight", "model.fused_qkv"),
+    (r"(?:missing|unexpected) double_blocks.*attn\.(?:qkv|[qkv]_proj)\.bias", "model.qkv_bias"),
     (r"shape\[0\] img_in\.", "model.hidden_size"),
     (r"shape\[1\] cond_in\.", "model.patch_size"),
     (r"shape\[1\] img_in\.", "model.in_channels"),
     (r"shape\[1\] txt_in\.", "model.context_in_dim"),
     (r"shape\[1\] vector_in\.in_layer", "model.vec_in_dim"),
     (r"shape\[0\] .*_norm\.scale", "model.num_heads"),
-    (r"shape\[0\] .*(_mlp\.0|v_mlp|linear1)\.", "model.mlp_ratio"),
+    (r"shape\[0\] .*(?:_mlp\.0|v_mlp|linear1)\.", "model.mlp_ratio"),
 )
 """What a difference between a file and the model looks like (see weights.Misfit.likely_keys), and the key behind it."""
 
