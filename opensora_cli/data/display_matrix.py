@@ -1,6 +1,7 @@
-"""How an mp4 file says that its pictures are turned for display, read from its boxes without decoding.
+"""How a file says that its pictures are turned for display, read from its header without decoding.
 
-Source: ISO/IEC 14496-12, boxes `mvhd` and `tkhd`: a 3x3 matrix of fixed-point numbers, written row by row.
+Sources: ISO/IEC 14496-12, boxes `mvhd` and `tkhd`: a 3x3 matrix of fixed-point numbers, written row by row; RFC 9559
+(Matroska), element `ProjectionPoseRoll`.
 """
 
 import struct
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 _CONTAINERS = (b"moov", b"trak")
+_EBML = b"\x1a\x45\xdf\xa3"
+_POSE_ROLL = b"\x76\x75"
+_LONGEST_HEADER = 1 << 20
 _LINEAR = (0, 1, 3, 4)
 """Where the part of a matrix stands that turns: the rest moves the picture."""
 
@@ -26,6 +30,16 @@ def quarter_turned(path: str, track: int) -> bool | None:
                 if _track_id(body) == track:
                     return _combine(movie, _matrix(body, 40, 52))
     return None
+
+
+def matroska_upright(path: str, first_packet: int) -> bool:
+    """Return whether a Matroska file turns no picture: its header, up to the first packet, has no roll element.
+
+    The element's number may stand there by chance; then the answer is False, and a decoded frame has to tell.
+    """
+    with Path(path).open("rb") as file:
+        head = file.read(min(first_packet, _LONGEST_HEADER))
+    return head.startswith(_EBML) and first_packet <= _LONGEST_HEADER and _POSE_ROLL not in head
 
 
 def _combine(movie: tuple[int, ...] | None, track: tuple[int, ...] | None) -> bool | None:

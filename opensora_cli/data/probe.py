@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from opensora_cli.data.display_matrix import quarter_turned
+from opensora_cli.data.display_matrix import matroska_upright, quarter_turned
 from opensora_cli.data.media import UnreadableClip, image_size, is_image, is_mp4, open_video
 from opensora_cli.data.packets import PacketLog, VideoPacket, codec_name, header_counts, packets_of
 
@@ -51,10 +51,10 @@ def probe(path: str) -> ClipInfo:
         return ClipInfo(*image_size(path), num_frames=1, fps=math.nan)
     with open_video(path) as (container, stream):
         listed = header_counts(stream, Path(path).stat().st_size)
-        info = _by_header(path, container, stream) if listed else _by_packets(container, stream)
+        info = _by_header(path, container, stream) if listed else _by_packets(path, container, stream)
     if info is None and listed:
         with open_video(path) as (container, stream):
-            info = _by_packets(container, stream)
+            info = _by_packets(path, container, stream)
     return _by_decoding(path) if info is None else info
 
 
@@ -72,18 +72,23 @@ def _leading_doubt(container: InputContainer, stream: VideoStream) -> bool:
     return bool(log.doubt)
 
 
-def _by_packets(container: InputContainer, stream: VideoStream) -> ClipInfo | None:
+def _by_packets(path: str, container: InputContainer, stream: VideoStream) -> ClipInfo | None:
     log = PacketLog(codec_name(stream))
     frame: VideoFrame | None = None
+    upright: bool | None = None
     for packet in packets_of(container, stream):
         log.add(packet)
         if log.doubt:
             return None
-        if frame is None:
+        if upright is None:
+            upright = packet.pos is not None and matroska_upright(path, packet.pos)
+        if frame is None and not upright:
             frame = _first_frame(stream, packet)
-    if frame is None or not log.shown:
+    if not log.shown or not (frame or upright):
         return None
-    return _info(frame.height, frame.width, _turned(frame), len(log.shown), _rate(stream, log))
+    picture = frame or stream
+    turned = frame is not None and _turned(frame)
+    return _info(picture.height, picture.width, turned, len(log.shown), _rate(stream, log))
 
 
 def _first_frame(stream: VideoStream, packet: VideoPacket) -> VideoFrame | None:
