@@ -36,7 +36,6 @@ class Job:
     weights: dict[str, str | None]
     todo: list[Output]
     device: torch.device
-    ema: bool
 
     @property
     def dtype(self) -> torch.dtype:
@@ -87,8 +86,8 @@ def prepare(recipe: SampleRecipe, outputs: list[Output], *, overwrite: bool, res
     facts = autoencoder_facts(recipe.ae)
     height, width = sample_size(recipe.sampling, facts.strides[1] * recipe.model.patch_size)
     weights = {
-        "model": _weights(recipe.model.from_pretrained, ema=ema),
-        "ae": _weights(recipe.ae.from_pretrained, ema=False),
+        "model": _weights(recipe.model.from_pretrained, "model.from_pretrained", ema),
+        "ae": _weights(recipe.ae.from_pretrained, "ae.from_pretrained", False),
     }
     todo = outputs_to_make(outputs, recipe, weights, overwrite=overwrite, resume=resume)
     references = read_references(
@@ -98,7 +97,7 @@ def prepare(recipe: SampleRecipe, outputs: list[Output], *, overwrite: bool, res
         height=height,
         width=width,
     )
-    return Job(recipe, (height, width), references, weights, todo, device, ema)
+    return Job(recipe, (height, width), references, weights, todo, device)
 
 
 def make_samples(job: Job, console: Console) -> None:
@@ -107,7 +106,7 @@ def make_samples(job: Job, console: Console) -> None:
     texts = {full_prompt(output.sample.prompt, sampling) for output in job.todo}
     texts |= {output.sample.negative for output in job.todo}
     table = encode_prompts(texts, job.recipe.text, job.dtype, job.device)
-    models = load_models(job.recipe, job.dtype, job.device, ema=job.ema)
+    models = load_models(job.recipe, job.weights, job.dtype, job.device)
     batches = [job.todo[start : start + sampling.batch_size] for start in range(0, len(job.todo), sampling.batch_size)]
     with JobProgress("sampling", len(batches) * sampling.num_steps, console=console) as progress:
         for batch in batches:
@@ -159,8 +158,8 @@ def _record(job: Job, output: Output, clips: Clips, seconds: float) -> dict[str,
     }
 
 
-def _weights(source: str | None, *, ema: bool) -> str | None:
-    return None if source is None else str(find_weights(source, ema=ema))
+def _weights(source: str | None, key: str, ema: bool) -> str | None:
+    return None if source is None else str(find_weights(source, key, ema=ema))
 
 
 def _make_folder(folder: Path) -> None:

@@ -7,8 +7,8 @@ from schemas.errors import OsoraError
 MODEL, EMA = "model.safetensors", "ema.safetensors"
 
 
-def find_weights(source: str, *, ema: bool) -> Path:
-    """Return the weights at `source`; with `ema`, a checkpoint's averaged weights instead of the trained ones.
+def find_weights(source: str, key: str, *, ema: bool = False) -> Path:
+    """Return the weights at `source`, the value of the recipe's `key`; with `ema`, a checkpoint's averaged ones.
 
     A folder that is neither a run nor one of its checkpoints is returned as it is. Raises OsoraError when nothing is there.
     """
@@ -17,7 +17,7 @@ def find_weights(source: str, *, ema: bool) -> Path:
         path = newest_checkpoint(path)
     if not path.exists():
         raise OsoraError(
-            f"{source}: there are no weights here. Give a .safetensors file, a checkpoint folder or a run folder."
+            f"{key} = {source!r}: there are no weights here. Give a .safetensors file, a checkpoint folder or a run folder."
         )
     if path.is_file():
         return path

@@ -105,7 +105,7 @@ def test_the_recipe_written_beside_the_samples_runs_again(folder: Path, osora: O
         (("--num-frames", "50", "--prompt", "a"), 1, "4k+1"),
         ((), 2, "no prompt"),
         (("--prompt", "a", "--cond", "i2v_head", "--ref", "no.png"), 1, "no.png: there is no such file"),
-        (("--prompt", "a", "--set", "model.from_pretrained=no.pt"), 1, "no.pt: there are no weights here"),
+        (("--prompt", "a", "--set", "model.from_pretrained=no.pt"), 1, "model.from_pretrained = 'no.pt': there"),
         (("--prompt", "a", "--num-frames", "37", "--cond", "v2v_head", "--ref", "demo/clips/0000.mp4"), 1, "33 frames"),
     ],
 )  # fmt: skip

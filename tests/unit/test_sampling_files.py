@@ -163,16 +163,16 @@ def run(tmp_path: Path) -> Path:
 
 def test_weights_of_a_run_are_those_of_its_newest_checkpoint(run: Path) -> None:
     newest = run / "checkpoints" / "step-00000020"
-    assert find_weights(str(run), ema=False) == newest / "model.safetensors"
-    assert find_weights(str(newest), ema=True) == newest / "ema.safetensors"
-    assert find_weights(str(newest / "ema.safetensors"), ema=False) == newest / "ema.safetensors"
+    assert find_weights(str(run), "model.from_pretrained") == newest / "model.safetensors"
+    assert find_weights(str(newest), "model.from_pretrained", ema=True) == newest / "ema.safetensors"
+    assert find_weights(str(newest / "ema.safetensors"), "model.from_pretrained") == newest / "ema.safetensors"
 
 
 def test_missing_weights_are_named(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(OsoraError, match=r"no.pt: there are no weights here"):
-        find_weights(str(tmp_path / "no.pt"), ema=False)
+    with pytest.raises(OsoraError, match=r"model.from_pretrained = .*no.pt': there are no weights here"):
+        find_weights(str(tmp_path / "no.pt"), "model.from_pretrained")
     with pytest.raises(OsoraError, match=r"--ema: .*step-00000009 has no ema.safetensors"):
-        find_weights(str(run / "checkpoints" / "step-00000009"), ema=True)
+        find_weights(str(run / "checkpoints" / "step-00000009"), "model.from_pretrained", ema=True)
 
 
 def test_a_training_run_is_a_source_of_samples(run: Path) -> None:
