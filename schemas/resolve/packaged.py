@@ -35,7 +35,7 @@ def locate(name: str, folder: str = "", asked: Asker | None = None) -> str:
 
 
 def _unknown(name: str, path: str, asked: Asker | None) -> Diagnostic:
-    close = get_close_matches(name.removesuffix(".toml"), packaged_recipes(), 3)
+    close = _neighbours(name, path) or get_close_matches(name.removesuffix(".toml"), packaged_recipes(), 3)
     named = "" if path == name else f" (looked for {path})"
     message = f"there is no recipe `{name}`: neither a file{named} nor a packaged recipe."
     if close:
@@ -48,6 +48,17 @@ def _unknown(name: str, path: str, asked: Asker | None) -> Diagnostic:
         asked() if asked else Place(name or '""'),
         help=hint,
     )
+
+
+def _neighbours(name: str, path: str) -> list[str]:
+    """Return the files of the same folder whose names are close, written as `name` is."""
+    try:
+        files = os.listdir(os.path.dirname(path) or ".")  # noqa: PTH120, PTH208 - text, as above
+    except (OSError, ValueError):
+        return []
+    stem, base = name[: len(name) - len(os.path.basename(name))], os.path.basename(name)  # noqa: PTH119
+    close = get_close_matches(base, [file for file in files if file.endswith(".toml")], 3, 0.75)
+    return [stem + file for file in close]
 
 
 def _short(file: Path) -> str:

@@ -117,12 +117,19 @@ class _Job:
         return whole
 
     def _diagnostic(self, problem: Problem, validator: Validator) -> Diagnostic:
-        """Place a rule's finding: at the first key that a layer sets, and at the next one somewhere else."""
-        given = [(key, validator.place(key)) for key in problem.keys if validator.given(key)]
-        defaulted = [(key, Place(DEFAULT.name)) for key in problem.keys if not validator.given(key)]
-        first = given[0][1] if given else Place(self.file.name)
-        others = [(key, place) for key, place in [*given[1:], *defaulted[: len(given)]] if place != first]
-        second, note = (others[0][1], f"`{show_key(others[0][0])}` comes from") if others else (None, None)
+        """Place a rule's finding: at the key that the strongest layer set, and at the next one of the rule's keys."""
+        strength = {id(layer.source): index for index, layer in enumerate(self.layers)}
+        given = [key for key in problem.keys if validator.given(key)]
+        given.sort(key=lambda key: -strength[id(validator.source_of(key))])
+        blamed = given[0] if given else None
+        first = Place(self.file.name) if blamed is None else validator.place(blamed)
+        second: Place | None = None
+        note = None
+        for key in problem.keys if blamed is not None else ():
+            place = validator.place(key) if key in given else Place(DEFAULT.name)
+            if key != blamed and place != first:
+                second, note = place, f"`{show_key(key)}` comes from"
+                break
         return Diagnostic(problem.code, problem.message, first, second, note, problem.help)
 
 

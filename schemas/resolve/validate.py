@@ -13,6 +13,7 @@ from schemas.resolve.fields import choices, field_at, places_of, siblings
 from schemas.resolve.keys import Path, show_key, show_part
 from schemas.resolve.literals import write_value
 from schemas.resolve.nodes import Table, find, is_set
+from schemas.resolve.sources import Source
 
 TYPES = {
     "int_type": "a whole number",
@@ -131,6 +132,11 @@ class Validator:
         node = find(self.tree, path)
         return node is not None and is_set(node)
 
+    def source_of(self, path: Path) -> Source | None:
+        """Return the strongest layer that spoke of the key or of anything in its table."""
+        node = find(self.tree, path)
+        return node.history[-1].source if node is not None and node.history else None
+
     def _replaced(self, path: Path) -> tuple[Place | None, str | None]:
         """A value of the wrong type may have pushed a weaker layer's value aside: show that one too."""
         node = find(self.tree, path)
@@ -217,6 +223,8 @@ class Validator:
         return None if field is None or field.description is None else f"{show_key(names)}: {field.description}"
 
     def _close_value(self, mistake: Mistake, expected: str) -> str | None:
+        if mistake.path == ("schema_version",):
+            return "This osora reads no other; a recipe of a newer version needs a newer osora."
         allowed = expected.replace("'", "").replace(" or ", ", ").split(", ")
         if isinstance(mistake.value, (int, float)) and str(mistake.value) in allowed:
             option = f"--set {show_key(mistake.path)}='\"{mistake.value}\"'"

@@ -30,7 +30,9 @@ def test_a_whole_string_keeps_the_type_and_inside_text_it_becomes_text(tmp_path:
 
 
 def test_lists_are_taken_whole_and_filled_item_by_item(tmp_path: Path) -> None:
-    text = '[memory]\ngrad_ckpt_settings = ["${model.depth}", 3]\n[model]\ndepth = 7\n[optim]\nbetas = "${optim.betas2}"\n'
+    text = (
+        '[memory]\ngrad_ckpt_settings = ["${model.depth}", 3]\n[model]\ndepth = 7\n[optim]\nbetas = "${optim.betas2}"\n'
+    )
     with pytest.raises(RecipeError, match=r"`optim.betas` refers to `optim.betas2`"):
         resolved(tmp_path, text)
     recipe = resolved(tmp_path, text.replace("betas2", "betas").replace('betas = "${optim.betas}"', "")).recipe

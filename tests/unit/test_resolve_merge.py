@@ -144,7 +144,13 @@ def test_directives_that_cannot_be_followed(folder: Path, text: str, code: str) 
 
 
 def test_set_reads_toml_and_bare_words_as_text(folder: Path) -> None:
-    sets = ["dtype=fp32", "optim.betas=[0.5, 0.6]", "outputs='a b'", 'buckets."256px".33=[1.0, 4]', "memory={grad_checkpoint=true}"]
+    sets = [
+        "dtype=fp32",
+        "optim.betas=[0.5, 0.6]",
+        "outputs='a b'",
+        'buckets."256px".33=[1.0, 4]',
+        "memory={grad_checkpoint=true}",
+    ]
     recipe = resolve(folder / "base.toml", sets=[*sets, "dataset.data_path=2024-01-01"]).recipe
     assert (recipe.dtype, recipe.optim.betas, recipe.outputs) == ("fp32", (0.5, 0.6), "a b")
     assert recipe.buckets["256px"] == {1: (1.0, 8), 33: (1.0, 4)}
@@ -170,7 +176,9 @@ def test_a_table_in_part_keeps_the_defaults_of_its_other_keys(folder: Path) -> N
     assert (recipe.text.t5.max_length, recipe.text.t5.from_pretrained) == (300, "google/t5-v1_1-xxl")
 
 
-SCALARS = st.one_of(st.booleans(), st.integers(-5, 5), st.text("ab", max_size=2), st.lists(st.integers(0, 3), max_size=2))
+SCALARS = st.one_of(
+    st.booleans(), st.integers(-5, 5), st.text("ab", max_size=2), st.lists(st.integers(0, 3), max_size=2)
+)
 # A name says whether it holds a table, as a schema would; a key that changes sides is an error anyway.
 LAYERS = st.recursive(
     st.dictionaries(st.sampled_from(["a", "b", "c"]), SCALARS, max_size=3),

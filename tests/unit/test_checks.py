@@ -1,0 +1,112 @@
+"""Rules between fields: each fires on what breaks it, and on nothing else."""
+
+import pytest
+
+from schemas.checks import RULES
+from schemas.resolve import RecipeError, resolve
+
+CASES = [
+    ("OSR101", "tiny/train", ["model.num_heads=7"], "model.num_heads = 7 does not divide model.hidden_size = 96."),
+    ("OSR102", "stage1", ["model.axes_dim=[16, 56, 58]"], "model.axes_dim = [16, 56, 58] adds up to 130"),
+    ("OSR102", "stage1", ["model.axes_dim=[15, 57, 56]"], "must be even"),
+    ("OSR102", "stage1", ["model.axes_dim=[-2, 66, 64]"], "above 0"),
+    ("OSR103", "stage1", ["ae.latent_channels=8"], "8 x 2^2 = 32 features"),
+    ("OSR104", "tiny/vae", ["ae.norm_num_groups=7"], "ae.norm_num_groups = 7 does not divide"),
+    ("OSR201", "stage1", ["buckets={_delete_=true}"], "buckets is empty"),
+    ("OSR201", "stage1", ["buckets.480p={}"], "buckets.480p has no lengths"),
+    ("OSR202", "stage1", ["buckets.256=" + "{1=[1.0,1]}"], '"256" is not a resolution.'),
+    ("OSR203", "stage1", ["buckets.256px.50=[1.0,1]"], "buckets.256px.50: the causal autoencoder needs 4k+1 frames."),
+    ("OSR210", "stage1", ["condition.i2v_head=1.0"], "condition.i2v_head = 1.0, but model.cond_embed = false"),
+    ("OSR211", "stage1", ["condition.t2v=0.0"], "the weights of all conditions are 0"),
+    ("OSR212", "image", ["condition.i2v_head=1.0", "model.cond_embed=true"], "condition.i2v_head shows 1 frames"),
+    ("OSR212", "tiny/train", ["condition.v2v_head=1.0"], "condition.v2v_head shows 33 frames of a clip"),
+    (
+        "OSR301",
+        "sample/256px",
+        ["sampling.num_frames=50"],
+        "sampling.num_frames = 50: the causal autoencoder needs 4k+1",
+    ),
+    ("OSR302", "sample/256px", ["sampling.height=256"], "sampling.height is given without sampling.width."),
+    ("OSR302", "sample/256px", ["sampling.height=256", "sampling.width=250"], "sides are multiples of 16"),
+    ("OSR303", "sample/256px", ["sampling.resolution='256'"], '"256" is not a resolution'),
+    ("OSR303", "sample/256px", ["sampling.aspect_ratio='wide'"], '"wide" is not width:height'),
+    ("OSR310", "sample/256px", ["sampling.cond_type=i2v_head", "model.cond_embed=false"], "the model takes no frames"),
+    ("OSR311", "sample/256px", ["sampling.cond_type=v2v_head", "sampling.num_frames=33"], "v2v_head shows 33 of them"),
+    (
+        "OSR401",
+        "stage1",
+        ["max_steps=10", "optim.warmup_steps=11"],
+        "optim.warmup_steps = 11 is more than max_steps = 10.",
+    ),
+    ("OSR402", "stage1", ["optim.schedule=cosine"], "runs down to 0 at max_steps, which is not set."),
+]
+
+
+@pytest.mark.parametrize(("code", "name", "sets", "message"), CASES)
+def test_each_rule_fires_alone_with_code_message_and_help(code: str, name: str, sets: list[str], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve(name, sets=sets)
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == code
+    assert message in diagnostic.message
+    assert diagnostic.help
+    assert diagnostic.place.file == "<command line>" or diagnostic.place.line is not None
+
+
+def test_every_rule_has_a_case_and_explains_itself() -> None:
+    assert {code for code, *_ in CASES} == set(RULES)
+    for rule in RULES.values():
+        assert rule.reason.endswith(".")
+        assert rule.fix
+        assert rule.function.__doc__
+
+
+@pytest.mark.parametrize(
+    ("name", "sets"),
+    [
+        (
+            "stage1",
+            ["buckets.512px_max.1=[1.0, 1]", 'buckets."512px_ar16:9".1=[1.0, 1]', 'buckets."480p_ar2.39:1".5=[1.0, 1]'],
+        ),
+        ("stage1", ["condition.i2v_head=1", "model.cond_embed=true", "condition.v2v_tail_easy=0.5"]),
+        ("stage1", ["max_steps=10", "optim.warmup_steps=10", "optim.schedule=cosine"]),
+        ("sample/256px", ["sampling.num_frames=1"]),
+        ("sample/256px", ["sampling.height=256", "sampling.width=240"]),
+        ("sample/256px", ["sampling.cond_type=i2v_head", "sampling.resolution=480p_max"]),
+        ("tiny/train", ["ae.time_compression_ratio=8"]),
+    ],
+)
+def test_rules_let_what_is_right_pass(name: str, sets: list[str]) -> None:
+    assert resolve(name, sets=sets).recipe.kind == ("sample" if name.startswith("sample") else "train")
+
+
+def test_eight_to_one_autoencoders_need_8k_plus_1() -> None:
+    with pytest.raises(RecipeError, match=r"needs 8k\+1 frames") as caught:
+        resolve("sample/256px", sets=["ae.time_compression_ratio=8", "sampling.num_frames=13"])
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.help == "Use 9 or 17."
+    assert diagnostic.second is not None
+    assert diagnostic.second.source == "--set ae.time_compression_ratio=8"
+
+
+def test_both_places_of_a_conflict_across_layers() -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve("stage1", sets=["model.hidden_size=3120"])
+    by_code = {diagnostic.code: diagnostic for diagnostic in caught.value.diagnostics}
+    assert set(by_code) == {"OSR102"}
+    assert by_code["OSR102"].place.file == "<command line>"
+    assert by_code["OSR102"].second is not None
+    assert by_code["OSR102"].second.file.endswith("mmdit_11b.toml")
+    assert by_code["OSR102"].second_note == "`model.axes_dim` comes from"
+
+
+def test_rules_run_beside_other_mistakes_but_not_on_wrong_values() -> None:
+    sets = ["model.depht=3", "model.num_heads=7", "model.axes_dim=3", "optim.schedule=cosine"]
+    with pytest.raises(RecipeError) as caught:
+        resolve("stage1", sets=sets)
+    assert sorted(diagnostic.code for diagnostic in caught.value.diagnostics) == [
+        "OSR001",
+        "OSR002",
+        "OSR101",
+        "OSR402",
+    ]
