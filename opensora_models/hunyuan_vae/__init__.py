@@ -1,1 +1,1 @@
-"""hunyuan_vae."""
+"""The causal video autoencoder of HunyuanVideo."""

@@ -1,1 +1,1 @@
-"""mmdit."""
+"""The MMDiT denoiser of Flux and Open-Sora 2.0."""

@@ -58,8 +58,8 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(dim))
 
     def forward(self, x_BSHK: Tensor) -> Tensor:
-        """Normalise the last axis."""
-        return F.rms_norm(x_BSHK, self.scale.shape, self.scale, NORM_EPS)
+        """Normalise the last axis. Under autocast the result is in the scale's dtype, and the rotation goes on from there."""
+        return F.rms_norm(x_BSHK.to(self.scale.dtype), self.scale.shape, self.scale, NORM_EPS)
 
 
 class QKNorm(nn.Module):

@@ -1,1 +1,1 @@
-"""text."""
+"""Text encoders: T5 for the tokens, CLIP for the pooled vector."""

@@ -259,3 +259,14 @@ def test_bf16_stays_near_fp32() -> None:
     assert low.dtype == torch.bfloat16
     error = (low.float() - exact).norm() / exact.norm()
     assert 1e-6 < error < 0.03
+
+
+def test_autocast_trains_fp32_weights_near_fp32() -> None:
+    model = build(use_liger_rope=True, fused_qkv=False)
+    given = inputs(model)
+    exact = model(**given)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = model(**given)
+    assert 1e-6 < (low.float() - exact).norm() / exact.norm() < 0.03
+    low.float().square().mean().backward()
+    assert all(weight.grad.dtype == torch.float32 for weight in model.parameters())

@@ -28,6 +28,8 @@ def checks(case: Case) -> Iterator[tuple[str, object, object]]:
         vec = model.embed_vector(inputs["timesteps_B"], inputs["y_vec_BD"], inputs.get("guidance_B"))
     got["mid.vec"] = vec
     got["mid.timestep_embedding"] = timestep_embedding(inputs["timesteps_B"])
+    if "mid.img_in" in seen and "mid.img_in_plus_cond" not in seen:  # a model without double blocks
+        got["mid.img_in_plus_cond"] = seen["mid.img_in"] + seen.get("mid.cond_in", 0.0)
     for name, want in case.outputs.items():
         yield name, got.get(name, f"{name} is nothing that the model has"), want
 
