@@ -46,7 +46,9 @@ def _write_t5(folder: Path, vocabulary: Sequence[str], seed: int) -> None:
         pad_token_id=0,
         eos_token_id=1,
     )
-    _save(T5EncoderModel(config), folder, seed)
+    with torch.random.fork_rng(devices=[]):
+        model = T5EncoderModel(config)
+    _save(model, folder, seed)
     _write_tokenizer(folder, tokens, "$A </s>", pad="<pad>", eos="</s>", unk="<unk>")
 
 
@@ -68,12 +70,14 @@ def _write_clip(folder: Path, vocabulary: Sequence[str], seed: int) -> None:
         bos_token_id=len(tokens) - 2,
         eos_token_id=len(tokens) - 1,
     )
-    _save(CLIPTextModel(config), folder, seed)
+    with torch.random.fork_rng(devices=[]):
+        model = CLIPTextModel(config)
+    _save(model, folder, seed)
     _write_tokenizer(folder, tokens, f"{start} $A {end}", pad=end, eos=end, unk=unknown, bos=start)
 
 
 def _save(model: Any, folder: Path, seed: int) -> None:
-    """Draw every weight anew from `seed` (the constructor's draws came from elsewhere) and write config and weights."""
+    """Draw every weight anew from `seed` (the constructor's draws came from the global generator) and write config and weights."""
     generator = torch.Generator().manual_seed(seed)
     module: nn.Module = model
     with torch.no_grad():

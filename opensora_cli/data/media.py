@@ -75,8 +75,9 @@ def reported(path: str) -> Iterator[None]:
     try:
         yield
     except (av.error.FFmpegError, OSError) as error:
-        raise UnreadableClip(path, error.strerror or type(error).__name__) from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        is_plain = isinstance(error, UnidentifiedImageError) or not error.strerror
+        raise UnreadableClip(path, str(error) if is_plain else str(error.strerror)) from error
+    except (Image.DecompressionBombError, ValueError, SyntaxError) as error:  # Pillow's, for damaged images
         raise UnreadableClip(path, str(error)) from error
 
 

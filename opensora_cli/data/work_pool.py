@@ -97,9 +97,6 @@ def _next(again: deque[tuple[int, Any]], waiting: Iterator[tuple[int, Any]]) -> 
 
 def _serve(connection: "Connection[Any, Any]", work: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's; it ends its workers
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        connection.send(work(task))
+    with suppress(EOFError, ConnectionError):  # the main process is gone, and so is the job
+        while True:
+            connection.send(work(connection.recv()))
