@@ -31,8 +31,12 @@ def modulate(x_BSD: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
 
 
 def attend(q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, rope: Rope) -> Tensor:
-    """Rotate queries and keys and let every token see every other; returns (B, S, H*K)."""
-    q, k = rope.rotate(q_BSHK).to(v_BSHK.dtype), rope.rotate(k_BSHK).to(v_BSHK.dtype)
+    """Rotate queries and keys and let each query see every token; returns (B, queries, H*K).
+
+    Where there are fewer queries than keys, they are those of the last tokens.
+    """
+    q = rope.after(k_BSHK.shape[1] - q_BSHK.shape[1]).rotate(q_BSHK).to(v_BSHK.dtype)
+    k = rope.rotate(k_BSHK).to(v_BSHK.dtype)
     out_BHSK = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v_BSHK.transpose(1, 2))
     return out_BHSK.transpose(1, 2).flatten(2)
 
@@ -161,19 +165,23 @@ class SingleStreamBlock(nn.Module):
         self.norm = QKNorm(dim // num_heads)
         self.modulation = Modulation(dim, 1)
 
-    def forward(self, x_BSD: Tensor, act_BD: Tensor, rope: Rope) -> Tensor:
-        """Return the joined tokens after the block; `act_BD` is SiLU of the condition."""
+    def forward(self, x_BSD: Tensor, act_BD: Tensor, rope: Rope, skip: int = 0) -> Tensor:
+        """Return the joined tokens after the block, without the first `skip`; `act_BD` is SiLU of the condition.
+
+        Skipped tokens are attended to like the others. The last block skips the text, whose tokens nothing reads.
+        """
         shift, scale, gate = self.modulation(act_BD)
         normed_BSD = modulate(x_BSD, shift, scale)
         if self.fused_qkv:
             q, k, v, mlp = self.linear1(normed_BSD).split(self.widths, -1)
+            q = q[:, skip:]
         else:
             v, mlp = self.v_mlp(normed_BSD).split(self.widths, -1)
-            q, k = self.q_proj(normed_BSD), self.k_proj(normed_BSD)
+            q, k = self.q_proj(normed_BSD[:, skip:]), self.k_proj(normed_BSD)
         q, k, v = (features.unflatten(-1, (self.num_heads, -1)) for features in (q, k, v))
         attn_BSD = attend(*self.norm(q, k), v, rope)
-        out_BSD = self.linear2(torch.cat([attn_BSD, F.gelu(mlp, approximate="tanh")], -1))
-        return torch.addcmul(x_BSD, gate, out_BSD)
+        out_BSD = self.linear2(torch.cat([attn_BSD, F.gelu(mlp[:, skip:], approximate="tanh")], -1))
+        return torch.addcmul(x_BSD[:, skip:], gate, out_BSD)
 
 
 class LastLayer(nn.Module):

@@ -92,11 +92,12 @@ class MMDiT(nn.Module):
                 img_BND, txt_BLD = block(img_BND, txt_BLD, act_BD, rope)
         x_BSD = torch.cat([txt_BLD, img_BND], 1)
         for i, block in enumerate(self.single_blocks):
+            skip = txt_BLD.shape[1] if i == len(self.single_blocks) - 1 else 0
             if i < self.recomputed_single and torch.is_grad_enabled():
-                x_BSD = _recomputed(block, x_BSD, act_BD, rope)
+                x_BSD = _recomputed(block, x_BSD, act_BD, rope, skip)
             else:
-                x_BSD = block(x_BSD, act_BD, rope)
-        return self.final_layer(x_BSD[:, txt_BLD.shape[1] :], vec_BD)
+                x_BSD = block(x_BSD, act_BD, rope, skip)
+        return self.final_layer(x_BSD if self.single_blocks else img_BND, vec_BD)
 
     def embed_vector(self, timesteps_B: Tensor, y_vec_BD: Tensor, guidance_B: Tensor | None = None) -> Tensor:
         """Return what modulates every block: time, guidance and pooled text, added (B, D)."""
@@ -119,7 +120,7 @@ class MMDiT(nn.Module):
             raise ValueError(_mismatch("guidance_B", "guidance_embed", guidance_B is not None))
 
 
-def _recomputed(block: nn.Module, *inputs: Tensor | Rope) -> Any:
+def _recomputed(block: nn.Module, *inputs: Tensor | Rope | int) -> Any:
     # No block draws random numbers, so the generator's state need not be kept for the second pass.
     return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 

@@ -20,6 +20,10 @@ class InterleavedRope(NamedTuple):
         pairs = torch.view_as_complex(x_BLHD.float().unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * self.rotation).flatten(-2).to(x_BLHD.dtype)
 
+    def after(self, skip: int) -> "InterleavedRope":
+        """Return the tables of all tokens but the first `skip`."""
+        return InterleavedRope(self.rotation[:, skip:])
+
 
 class HalvesRope(NamedTuple):
     """Open-Sora 2.0's layout: features (i, i + K) of the whole head are a pair.
@@ -34,6 +38,10 @@ class HalvesRope(NamedTuple):
         """Rotate queries or keys in fp32; the result has the dtype of `x_BLHD`."""
         x = x_BLHD.float()
         return torch.addcmul(x * self.cos, x.roll(x.shape[-1] // 2, -1), self.sin).to(x_BLHD.dtype)
+
+    def after(self, skip: int) -> "HalvesRope":
+        """Return the tables of all tokens but the first `skip`."""
+        return HalvesRope(self.cos[:, skip:], self.sin[:, skip:])
 
 
 Rope = InterleavedRope | HalvesRope

@@ -183,6 +183,17 @@ def test_recomputation_runs_the_chosen_blocks_twice() -> None:
     assert counts == {"double_blocks.0": 2, "double_blocks.1": 1, "single_blocks.0": 2, "single_blocks.1": 1}
 
 
+@pytest.mark.parametrize("layout", [{}, {"fused_qkv": False, "use_liger_rope": True}])
+def test_skipped_tokens_are_attended_to_but_not_returned(layout: dict[str, bool]) -> None:
+    model = build(**layout)
+    given = inputs(model)
+    generator = torch.Generator().manual_seed(5)
+    x, act = torch.randn(2, 17, 32, generator=generator), torch.randn(2, 32, generator=generator)
+    rope = model.rope(given["img_ids_BN3"], given["txt_ids_BL3"])
+    block = model.single_blocks[0]
+    torch.testing.assert_close(block(x, act, rope, 5), block(x, act, rope)[:, 5:], atol=1e-6, rtol=1e-5)
+
+
 def test_a_new_model_ignores_the_condition() -> None:
     torch.manual_seed(0)
     model = MMDiT(SMALL.model_copy(update={"cond_embed": True}))

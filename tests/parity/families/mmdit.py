@@ -55,13 +55,20 @@ def _watch(model: MMDiT) -> dict[str, Tensor]:
 
         block.register_forward_hook(hook)
 
+    def keep_all_tokens(index: int, block: nn.Module) -> None:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            with torch.no_grad():  # the model's last block leaves the text out, the reference does not
+                seen[f"mid.single{index}"] = block.forward(*inputs[:3])
+
+        block.register_forward_hook(hook)
+
     for name in ("img_in", "time_in", "vector_in", "guidance_in", "cond_in", "txt_in"):
         if (module := model.get_submodule(name) if name in dict(model.named_children()) else None) is not None:
             keep(module, name)
     for index, block in enumerate(model.double_blocks):
         keep_pair(index, block)
     for index, block in enumerate(model.single_blocks):
-        keep(block, f"single{index}")
+        keep_all_tokens(index, block)
     return seen
 
 
