@@ -77,7 +77,7 @@ def _write_clip(folder: Path, vocabulary: Sequence[str], seed: int) -> None:
 
 
 def _save(model: Any, folder: Path, seed: int) -> None:
-    """Draw every weight anew from `seed` (the constructor's draws came from the global generator) and write config and weights."""
+    """Draw every weight anew from `seed` and write config and weights: the constructor's came from the global generator."""
     generator = torch.Generator().manual_seed(seed)
     module: nn.Module = model
     with torch.no_grad():

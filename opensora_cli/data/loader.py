@@ -5,21 +5,18 @@ The batches do not depend on the number of workers, and a rank's batch n of an e
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from multiprocessing import get_context
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from opensora_cli.data.batches import EpochPlan, PlannedBatch, plan_epoch
+from opensora_cli.data.batches import EpochPlan, plan_epoch
 from opensora_cli.data.buckets import Buckets
-from opensora_cli.data.captions import training_caption
-from opensora_cli.data.dataset import BadClip, Batch, BatchRequest, ClipDataset, ClipRequest
-from opensora_cli.data.draws import Purpose, uniforms
-from opensora_cli.data.frames import latest_start, map_target_fps
+from opensora_cli.data.dataset import BadClip, Batch, ClipDataset
 from opensora_cli.data.manifest import Manifest, read_manifest
+from opensora_cli.data.requests import EpochRequests
 from schemas.data import BucketTable, DatasetConfig
 from schemas.errors import OsoraError
 
@@ -75,7 +72,8 @@ class Loader:
         self._pin = pin
         self._plan: tuple[int, EpochPlan] | None = None
         self.batches_per_epoch(0)
-        self._requests = _Requests(self._request)
+        # Not bound to this object: workers end cleanly only if no cycle of references keeps their queues.
+        self._requests = EpochRequests(manifest, buckets, config, seed)
         self._data_loader = self._workers()
 
     @property
@@ -139,23 +137,6 @@ class Loader:
             assert served == self._requests.served, "two epochs of one loader were read at the same time"
             yield batch
 
-    def _request(self, epoch: int, batch: PlannedBatch) -> BatchRequest:
-        rows = np.array([*batch.rows, *batch.substitutes], dtype=np.int64)
-        draws = uniforms(Purpose.CLIP_START, self.seed, epoch, rows)
-        shape = self.buckets.shape(batch.bucket)
-        clips = [self._clip(row, draw, shape.frames) for row, draw in zip(rows.tolist(), draws.tolist(), strict=True)]
-        first = len(batch.rows)
-        return BatchRequest(batch.bucket, shape, tuple(clips[:first]), tuple(clips[first:]))
-
-    def _clip(self, row: int, draw: float, frames: int) -> ClipRequest:
-        manifest, limit = self.manifest, self.config.fps_max
-        fps = manifest.fps_of(row)
-        new_fps, interval = map_target_fps(fps, limit)
-        total = int(manifest.frames[row])
-        start = int(draw * (latest_start(total, frames, interval) + 1))
-        text = training_caption(manifest.text(row), fps, limit, manifest.motion_of(row))
-        return ClipRequest(row, manifest.path(row), text, new_fps, total, interval, start)
-
     def _workers(self) -> DataLoader[Batch]:
         """Return the workers, which live as long as the loader and wait between epochs."""
         options: dict[str, Any] = {}
@@ -176,27 +157,6 @@ class Loader:
             generator=torch.Generator().manual_seed(self.seed),
             **options,
         )
-
-
-class _Requests(Sequence[BatchRequest]):
-    """The requests of an epoch, each made when it is asked for: captions and paths of a large table are not all in memory."""
-
-    def __init__(self, make: Callable[[int, PlannedBatch], BatchRequest]) -> None:
-        self._make = make
-        self._planned: list[PlannedBatch] = []
-        self._epoch = 0
-        self.served = 0
-
-    def take(self, planned: list[PlannedBatch], epoch: int) -> None:
-        """Go over to other batches."""
-        self._planned, self._epoch = planned, epoch
-        self.served += 1
-
-    def __len__(self) -> int:
-        return len(self._planned)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._make(self._epoch, self._planned[place])
 
 
 def _as_it_is(batch: Any) -> Any:

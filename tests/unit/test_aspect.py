@@ -61,7 +61,7 @@ def test_a_name_that_is_no_resolution(resolution: str, says: str) -> None:
 
 
 def test_an_unknown_ratio_lists_the_ratios_there_are() -> None:
-    with pytest.raises(OsoraError, match="'5:4'.*16:9"):
+    with pytest.raises(OsoraError, match=r"'5:4'.*16:9"):
         get_image_size("256px", "5:4")
 
 

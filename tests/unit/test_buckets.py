@@ -66,7 +66,7 @@ def test_draws_are_functions_of_seed_epoch_and_row() -> None:
     one = buckets.assign(*columns(129), None, seed=1, epoch=0).bucket
     assert (one == buckets.assign(*columns(129), None, seed=1, epoch=0).bucket).all()
     assert (one[:50] == buckets.assign(*columns(129, n=50), None, seed=1, epoch=0).bucket).all()
-    for other in (dict(seed=2, epoch=0), dict(seed=1, epoch=1)):
+    for other in ({"seed": 2, "epoch": 0}, {"seed": 1, "epoch": 1}):
         assert 0.2 < (one != buckets.assign(*columns(129), None, **other).bucket).mean() < 0.9
 
 

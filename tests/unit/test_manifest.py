@@ -60,21 +60,29 @@ def test_motion_scores_under_either_name(tmp_path: Path) -> None:
 def test_fingerprint_changes_with_every_needed_column_and_no_other(tmp_path: Path) -> None:
     base = read_manifest(written(tmp_path)).fingerprint
     assert read_manifest(written(tmp_path, note=["x", "y"])).fingerprint == base
-    changed = dict(
-        path=["a.mp4", "c.mp4"], text=["", ""], height=[64, 50], width=[1, 80], num_frames=[9, 9], fps=[1.0, 2.0]
-    )
+    changed = {
+        "path": ["a.mp4", "c.mp4"],
+        "text": ["", ""],
+        "height": [64, 50],
+        "width": [1, 80],
+        "num_frames": [9, 9],
+        "fps": [1.0, 2.0],
+    }
     assert len({read_manifest(written(tmp_path, **{k: v})).fingerprint for k, v in changed.items()} | {base}) == 7
 
 
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        (dict(path=None), r"no column path \(found: text, height.*Rename"),
-        (dict(num_frames=None, fps=None), r"no column num_frames, fps .*`osora meta meta.csv with_meta.csv` adds them"),
-        (dict(text=None), "no column text, the captions"),
-        (dict(height=[64, None]), "height of row 1 is empty .1 such rows.*osora meta"),
-        (dict(width=["64", "wide"]), "width of row 1 is 'wide', not a number"),
-        (dict(num_frames=[0, 17]), "num_frames of row 0 is 0"),
+        ({"path": None}, r"no column path \(found: text, height.*Rename"),
+        (
+            {"num_frames": None, "fps": None},
+            r"no column num_frames, fps .*`osora meta meta.csv with_meta.csv` adds them",
+        ),
+        ({"text": None}, "no column text, the captions"),
+        ({"height": [64, None]}, "height of row 1 is empty .1 such rows.*osora meta"),
+        ({"width": ["64", "wide"]}, "width of row 1 is 'wide', not a number"),
+        ({"num_frames": [0, 17]}, "num_frames of row 0 is 0"),
         ({name: [] for name in ROWS}, "no rows"),
     ],
 )
@@ -84,12 +92,12 @@ def test_a_bad_table(tmp_path: Path, columns: dict[str, list[object] | None], sa
 
 
 def test_no_motion_score(tmp_path: Path) -> None:
-    with pytest.raises(OsoraError, match="no column vmaf_motion. Add it, or set dataset.vmaf = false"):
+    with pytest.raises(OsoraError, match=r"no column vmaf_motion\. Add it, or set dataset\.vmaf = false"):
         read_manifest(written(tmp_path), motion=True)
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(OsoraError, match="no such file.*osora meta"):
+    with pytest.raises(OsoraError, match=r"no such file.*osora meta"):
         read_manifest(tmp_path / "no.csv")
 
 
