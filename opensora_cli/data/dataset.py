@@ -16,7 +16,6 @@ from opensora_cli.data.frames import crop_indices
 from opensora_cli.data.media import UnreadableClip, is_image
 from opensora_cli.data.transforms import TransformName, transform_image, transform_video
 from opensora_cli.data.video import read_clip, read_frames
-from schemas.errors import OsoraError
 
 BadClip = tuple[int, str, str]
 """(row, path, reason)."""
@@ -69,14 +68,21 @@ class Batch:
         return replace(self, video=self.video.pin_memory())
 
 
-class ClipDataset(Dataset[Batch]):
+@dataclass(frozen=True)
+class LostBatch:
+    """Comes in place of a batch that has too few readable clips: an exception would lose its words on the way."""
+
+    reason: str
+
+
+class ClipDataset(Dataset[Batch | LostBatch]):
     """Turns batch requests into batches."""
 
     def __init__(self, transform: TransformName) -> None:
         self.transform: TransformName = transform
 
-    def __getitem__(self, request: BatchRequest) -> Batch:
-        """Return the batch. Raises OsoraError when a clip cannot be read and no substitute is left."""
+    def __getitem__(self, request: BatchRequest) -> Batch | LostBatch:
+        """Return the batch, or LostBatch when a clip cannot be read and no substitute is left."""
         waiting = list(request.substitutes)
         videos: list[Tensor] = []
         clips: list[ClipRequest] = []
@@ -89,7 +95,7 @@ class ClipDataset(Dataset[Batch]):
                 except UnreadableClip as error:
                     bad.append((clip.row, clip.path, error.reason))
                     if not waiting:
-                        raise OsoraError(_no_substitute(request, bad)) from error
+                        return LostBatch(_no_substitute(request, bad))
                     clip = waiting.pop(0)
             videos.append(video_CTHW)
             clips.append(clip)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from opensora_cli.data.batches import EpochPlan, plan_epoch
 from opensora_cli.data.buckets import Buckets
-from opensora_cli.data.dataset import BadClip, Batch, ClipDataset
+from opensora_cli.data.dataset import BadClip, Batch, ClipDataset, LostBatch
 from opensora_cli.data.manifest import Manifest, read_manifest
 from opensora_cli.data.requests import EpochRequests
 from schemas.data import BucketTable, DatasetConfig
@@ -119,7 +119,8 @@ class Loader:
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """Yield this rank's batches of an epoch, from `start_batch` (batches of this rank that were consumed before) on.
 
-        Raises OsoraError when the start lies behind the epoch's end: the data is not what it was.
+        Raises OsoraError when the start lies behind the epoch's end (the data is not what it was), and while it is read
+        when a batch cannot be filled with readable clips.
         """
         count = self.batches_per_epoch(epoch)
         if not 0 <= start_batch <= count:
@@ -130,14 +131,16 @@ class Loader:
         self._requests.take(list(self.plan(epoch).of_rank(self.dp_rank, self.dp_size, start_batch)), epoch)
         return self._batches(iter(self._data_loader))
 
-    def _batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _batches(self, batches: Iterator[Batch | LostBatch]) -> Iterator[Batch]:
         """Pass on the batches while no other epoch was asked for: the workers serve one epoch at a time."""
         served = self._requests.served
         for batch in batches:
             assert served == self._requests.served, "two epochs of one loader were read at the same time"
+            if isinstance(batch, LostBatch):
+                raise OsoraError(batch.reason)
             yield batch
 
-    def _workers(self) -> DataLoader[Batch]:
+    def _workers(self) -> DataLoader[Batch | LostBatch]:
         """Return the workers, which live as long as the loader and wait between epochs."""
         options: dict[str, Any] = {}
         if self.config.num_workers:
