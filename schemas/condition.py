@@ -1,6 +1,6 @@
 """Visual conditions: which frames of a clip the denoiser is shown."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -47,4 +47,4 @@ class ConditionWeights(Schema):
 
     def weights(self) -> dict[ConditionName, float]:
         """Return the conditions that can be drawn, with their weights."""
-        return {name: weight for name, weight in self.model_dump().items() if weight > 0}
+        return {name: weight for name in get_args(ConditionName) if (weight := getattr(self, name)) > 0}

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from opensora_cli.extras import require_extra
+from opensora_cli.overrides import Sets
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -27,3 +28,19 @@ def prepare(
 
     prepare_demo(out, clips=clips, seed=seed)
     typer.echo(f"{clips} clips, meta.csv, t5 and clip -> {out}")
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    clips: Annotated[int, typer.Option(min=8, help="Clips to make.")] = 48,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of pictures and weights.")] = 0,
+    set_: Sets = None,
+) -> None:
+    """Make clips, train a tiny autoencoder and a tiny denoiser, sample: a few minutes on two CPU cores."""
+    require_extra("run")
+    from rich.console import Console
+
+    from opensora_cli.demo import run_demo
+
+    run_demo(out, clips, seed, Console(), sets=set_ or ())

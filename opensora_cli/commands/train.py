@@ -1,16 +1,13 @@
 """`osora train` and `osora vae-train`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from opensora_cli.extras import require_extra
+from opensora_cli.overrides import Layers, Sets, Unsets
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged one.", show_default=False)]
-Layers = Annotated[list[Path] | None, typer.Option("--layer", help="A recipe file laid over the recipe; repeatable.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over everything else; repeatable.")]
-Unsets = Annotated[list[str] | None, typer.Option("--unset", help="KEY back to the schema's default; repeatable.")]
 Resume = Annotated[
     str | None,
     typer.Option(
@@ -47,9 +44,9 @@ def vae_train(
 def _run(
     kind: str,
     recipe: str,
-    layers: list[Path] | None,
-    sets: list[str] | None,
-    unsets: list[str] | None,
+    layers: Layers,
+    sets: Sets,
+    unsets: Unsets,
     resume: str | None,
     dry_run: bool,
 ) -> None:

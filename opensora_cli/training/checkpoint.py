@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from opensora_models.weights import save_weights
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from opensora_cli.files import sync_folder
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
+from opensora_models.weights import save_weights
 from schemas.checkpoint import CheckpointConfig
 from schemas.errors import OsoraError
 
@@ -87,7 +88,7 @@ class Checkpoints:
             last = self.latest()
             kept = f"The last complete checkpoint is {last}." if last else "No checkpoint is complete yet."
             raise OsoraError(
-                f"cannot save a checkpoint below {self.folder}: {failure}. {kept} Free some space, lower "
+                f"cannot save a checkpoint below {self.folder}: {_reason(failure)}. {kept} Free some space, lower "
                 "checkpoint.keep_n_latest or choose another `outputs`, then resume with --resume auto."
             ) from failure
 
@@ -107,9 +108,9 @@ class Checkpoints:
             tensors = state.tensors()
             dcp_load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint / "state")), no_dist=True)
             return Progress(progress["update"], progress["epoch"], progress["batch"])
-        except (OSError, ValueError, KeyError, RuntimeError, CheckpointException) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, CheckpointException) as error:
             raise OsoraError(
-                f"cannot resume from {checkpoint}: {error}. Remove that folder to resume from the one before it."
+                f"cannot resume from {checkpoint}: {_reason(error)}. Remove that folder to resume from the one before it."
             ) from error
 
     def clear_leftovers(self) -> None:
@@ -139,7 +140,7 @@ class Checkpoints:
             partial.rename(final)
             for old in self.complete()[: -self.config.keep_n_latest]:
                 self._remove(old)
-        except (OSError, RuntimeError, OsoraError, CheckpointException) as error:
+        except (OSError, RuntimeError, SafetensorError, OsoraError, CheckpointException) as error:
             shutil.rmtree(partial, ignore_errors=True)
             self._failure = error
 
@@ -155,3 +156,10 @@ class Checkpoints:
         hidden = checkpoint.with_name(f".{checkpoint.name}.removing")
         checkpoint.rename(hidden)
         shutil.rmtree(hidden)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong in a line; a distributed checkpoint's exception holds the ranks' own ones."""
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
+    return " ".join(str(error).split())

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from opensora_models.build import build_autoencoder, build_denoiser
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from opensora_cli.data.loader import Loader, build_loader
 from opensora_cli.distributed.process import DTYPES, Process, single_process
@@ -18,6 +18,7 @@ from opensora_cli.training.objective import Objective
 from opensora_cli.training.run_folder import RunFolder
 from opensora_cli.training.trainer import Trainer
 from opensora_cli.training.vae_objective import VaeObjective
+from opensora_models.build import build_autoencoder, build_denoiser
 from schemas.errors import OsoraError
 from schemas.recipes import TrainRecipe, VaeTrainRecipe
 from schemas.resolve import Resolved
@@ -38,6 +39,8 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
         print_plan(recipe, loader, updates, process, console)
         return 0
     continued = _folder_to_resume(recipe, resume, console)
+    if continued is not None:
+        run_folder.check_data(continued, loader.fingerprint)
     objective = make_objective(recipe, process)
     folder = continued or run_folder.create(resolved, recipe, Path(str(resolved.source)).stem)
     run_folder.write_run_json(
@@ -120,7 +123,7 @@ def planned_updates(recipe: Trainable, loader: Loader) -> int:
 def print_plan(recipe: Trainable, loader: Loader, updates: int, process: Process, console: Console) -> None:
     """Print what a run would do: sizes of the models (built without memory), data, updates, device."""
     with torch.device("meta"):
-        modules = {"autoencoder": build_autoencoder(recipe.ae)}
+        modules: dict[str, nn.Module] = {"autoencoder": build_autoencoder(recipe.ae)}
         if isinstance(recipe, TrainRecipe):
             modules = {"denoiser": build_denoiser(recipe.model), **modules}
     table = Table(title=f"{recipe.kind}: plan", show_header=False)

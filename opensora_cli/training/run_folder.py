@@ -111,6 +111,21 @@ def open_existing(path: Path, recipe: RunRecipe) -> RunFolder:
     return folder
 
 
+def check_data(folder: RunFolder, fingerprint: str) -> None:
+    """Raise OsoraError if the table of clips is not the one the run was started with: its order would be another."""
+    try:
+        before = json.loads((folder.path / "run.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OsoraError(
+            f"cannot resume {folder.path}: its run.json does not say which data it used ({error})"
+        ) from error
+    if before != fingerprint:
+        raise OsoraError(
+            f"cannot resume {folder.path}: dataset.data_path holds other clips than when the run started, so the order of the "
+            "samples would not go on as it was. Start a new run, with model.from_pretrained set to the run's last checkpoint."
+        )
+
+
 def write_run_json(folder: RunFolder, facts: dict[str, Any]) -> None:
     """Record versions, the commit, the machine and the caller's `facts` in `run.json`."""
     record = {
@@ -139,5 +154,5 @@ def _git_commit() -> str | None:
     if git is None:
         return None
     command = [git, "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - nothing of it is input
     return done.stdout.strip() or None

@@ -125,6 +125,7 @@ class Trainer:
         # The only wait for the device in an update: everything that is recorded comes over at once.
         loss, grad_norm, *values = torch.stack([losses, norm, *extras.values()]).tolist()
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
+            self.checkpoints.wait()
             rows = [row for m in micro_batches for row in m.batch.rows]
             raise OsoraError(
                 f"update {update + 1}: the loss is {loss} and the gradient norm {grad_norm} (rows {rows}); the weights were "
