@@ -6,7 +6,7 @@ The batches do not depend on the number of workers, and a rank's batch n of an e
 import os
 import signal
 from collections.abc import Iterator
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from typing import Any
 
 import torch
@@ -174,11 +174,10 @@ def _worker_context() -> Any:
     """
     context: Any = get_context("forkserver")
     context.set_forkserver_preload(["__main__", "opensora_cli.data.dataset"])
+    resource_tracker.ensure_running()  # before the mask: starting the tracker would lift it
     old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        from multiprocessing.forkserver import ensure_running
-
-        ensure_running()
+        forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
     return context

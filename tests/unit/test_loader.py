@@ -1,6 +1,9 @@
 """The loader: the right frames with the right captions, the same for any number of workers, from any batch on."""
 
 import csv
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -115,6 +118,37 @@ def test_an_epoch_can_be_left_early(make: Make) -> None:
     first = next(iter(loader.epoch(0)))
     assert_same(list(loader.epoch(1)), list(make().epoch(1)))
     assert_same([next(iter(loader.epoch(0)))], [first])
+
+
+GROUP = """
+import os, signal, sys
+from opensora_cli.data.loader import build_loader
+from schemas.data import DatasetConfig
+
+if __name__ == "__main__":
+    got = []
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda number, frame: got.append(number))
+    loader = build_loader(
+        DatasetConfig(data_path=sys.argv[1], num_workers=2, prefetch_factor=1), {"32px": {9: (1.0, 1)}}, compression=8, seed=0
+    )
+    for count, batch in enumerate(loader.epoch(0), start=1):
+        if count == 2:
+            os.killpg(0, signal.SIGTERM)
+        if count == 4:
+            os.killpg(0, signal.SIGINT)
+    print(count, got)
+"""
+
+
+def test_signals_to_the_whole_group_leave_the_workers_to_the_main_process(make: Make, tmp_path: Path) -> None:
+    make()
+    script = tmp_path / "script.py"
+    script.write_text(GROUP)
+    command = [sys.executable, str(script), str(tmp_path / "meta.csv")]
+    done = subprocess.run(command, start_new_session=True, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == (f"{CLIPS} [{signal.SIGTERM:d}, {signal.SIGINT:d}]\n", 0), done.stderr
+    assert done.stderr == ""
 
 
 def test_two_epochs_at_once_are_a_bug(make: Make) -> None:
