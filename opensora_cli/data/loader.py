@@ -5,8 +5,9 @@ The batches do not depend on the number of workers, and a rank's batch n of an e
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
-from multiprocessing import forkserver, get_context, resource_tracker
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from typing import Any
 
 import torch
@@ -184,7 +185,16 @@ def _worker_context() -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave the terminal's process group, so that Ctrl-C reaches the main process alone; one thread each."""
+    """Leave the terminal's process group, so that Ctrl-C reaches the main process alone; one thread for the arithmetic."""
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_main, daemon=True).start()
+
+
+def _end_with_main() -> None:
+    """End this worker when the main process is gone, killed for example: its own parent, the server, would live on."""
+    main = parent_process()
+    assert main is not None
+    main.join()
+    os._exit(1)

@@ -151,6 +151,30 @@ def test_signals_to_the_whole_group_leave_the_workers_to_the_main_process(make: 
     assert done.stderr == ""
 
 
+KILLED = """
+import os, signal, sys
+from opensora_cli.data.loader import build_loader
+from schemas.data import DatasetConfig
+
+if __name__ == "__main__":
+    loader = build_loader(
+        DatasetConfig(data_path=sys.argv[1], num_workers=2), {"32px": {9: (1.0, 1)}}, compression=8, seed=0
+    )
+    next(loader.epoch(0))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_killed_main_process(make: Make, tmp_path: Path) -> None:
+    make()
+    script = tmp_path / "script.py"
+    script.write_text(KILLED)
+    command = [sys.executable, str(script), str(tmp_path / "meta.csv")]
+    # The pipe of stdout is closed when the last process that has it ends: were a worker left, this would not return.
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stdout
+
+
 def test_two_epochs_at_once_are_a_bug(make: Make) -> None:
     loader = make()
     first = loader.epoch(0)
