@@ -7,7 +7,16 @@ from typing import TextIO
 from schemas.errors import OsoraError
 from schemas.resolve import Diagnostic, RecipeError
 
-STYLES = {"head": "bold red", "source": "", "caret": "red", "note": "cyan", "help": "green", "ok": "green", "plain": ""}
+STYLES = {
+    "head": "bold red",
+    "source": "",
+    "caret": "red",
+    "note": "cyan",
+    "warning": "bold yellow",
+    "help": "green",
+    "ok": "green",
+    "plain": "",
+}
 """Role of a line -> Rich style."""
 
 

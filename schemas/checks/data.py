@@ -25,6 +25,14 @@ FRAMES_SHOWN = {
     RunRecipe,
     reason="Clips are trained in buckets; without one there is nothing to train on.",
     fix='Add for example `[buckets]` with `"256px" = { 33 = [1.0, 4] }`.',
+    wrong="""
+        kind = "train"
+    """,
+    right="""
+        kind = "train"
+        [buckets]
+        "256px" = { 33 = [1.0, 4] }
+    """,
 )
 def there_are_buckets(recipe: RunRecipe) -> Iterator[Finding]:
     """At least one bucket, and none of the resolutions empty."""
@@ -43,6 +51,16 @@ def there_are_buckets(recipe: RunRecipe) -> Iterator[Finding]:
     RunRecipe,
     reason="A bucket's name says how many pixels a frame has.",
     fix='Write "256px" (256 x 256 pixels), "480p", "768px_max" or "512px_ar16:9".',
+    wrong="""
+        kind = "train"
+        [buckets]
+        "256x256" = { 33 = [1.0, 4] }
+    """,
+    right="""
+        kind = "train"
+        [buckets]
+        "256px" = { 33 = [1.0, 4] }
+    """,
 )
 def resolutions_are_known(recipe: RunRecipe) -> Iterator[Finding]:
     """Names are `<N>px` or `<N>p`, with `_max` or `_ar<W>:<H>` behind."""
@@ -56,6 +74,16 @@ def resolutions_are_known(recipe: RunRecipe) -> Iterator[Finding]:
     RunRecipe,
     reason="A causal autoencoder makes one latent frame of the first frame, then one of every 4.",
     fix="Use 4k+1 frames: 1, 5, 9, ..., 33, 129.",
+    wrong="""
+        kind = "train"
+        [buckets]
+        "256px" = { 32 = [1.0, 4] }
+    """,
+    right="""
+        kind = "train"
+        [buckets]
+        "256px" = { 33 = [1.0, 4] }
+    """,
 )
 def buckets_are_causal(recipe: RunRecipe) -> Iterator[Finding]:
     """Frames of every bucket are 4k+1 (8k+1 for a ratio of 8)."""
@@ -72,6 +100,18 @@ def buckets_are_causal(recipe: RunRecipe) -> Iterator[Finding]:
     TrainRecipe,
     reason="Only a model with cond_embed has an input for the frames that a condition shows.",
     fix="Set model.cond_embed = true, or the weights of all conditions but t2v to 0.",
+    wrong="""
+        _base_ = "stage1"
+        [condition]
+        i2v_head = 5.0
+    """,
+    right="""
+        _base_ = "stage1"
+        [condition]
+        i2v_head = 5.0
+        [model]
+        cond_embed = true
+    """,
 )
 def conditions_have_an_input(recipe: TrainRecipe) -> Iterator[Finding]:
     """A weight other than t2v's needs model.cond_embed."""
@@ -88,6 +128,16 @@ def conditions_have_an_input(recipe: TrainRecipe) -> Iterator[Finding]:
     TrainRecipe,
     reason="A condition is drawn for every clip, by weight.",
     fix="Give at least one condition a weight above 0, for example condition.t2v = 1.0.",
+    wrong="""
+        _base_ = "stage1"
+        [condition]
+        t2v = 0.0
+    """,
+    right="""
+        _base_ = "stage1"
+        [condition]
+        t2v = 1.0
+    """,
 )
 def some_condition_is_drawn(recipe: TrainRecipe) -> Iterator[Finding]:
     """Not all weights are 0."""
@@ -100,6 +150,20 @@ def some_condition_is_drawn(recipe: TrainRecipe) -> Iterator[Finding]:
     TrainRecipe,
     reason="A condition is only drawn for clips that are longer than what it shows.",
     fix="Add a longer bucket, or set the condition's weight to 0.",
+    wrong="""
+        _base_ = "image"
+        [condition]
+        i2v_head = 5.0
+        [model]
+        cond_embed = true
+    """,
+    right="""
+        _base_ = "stage1"
+        [condition]
+        i2v_head = 5.0
+        [model]
+        cond_embed = true
+    """,
 )
 def conditions_fit_some_bucket(recipe: TrainRecipe) -> Iterator[Finding]:
     """For every weighted condition some bucket is longer than the frames it shows."""

@@ -15,6 +15,16 @@ HIDDEN, HEADS = ("model", "hidden_size"), ("model", "num_heads")
     SampleRecipe,
     reason="Attention splits hidden_size evenly over the heads.",
     fix="Choose num_heads among the divisors of hidden_size.",
+    wrong="""
+        _base_ = "stage1"
+        [model]
+        num_heads = 25
+    """,
+    right="""
+        _base_ = "stage1"
+        [model]
+        num_heads = 24
+    """,
 )
 def heads_divide_the_width(recipe: Diffusing) -> Iterator[Finding]:
     """hidden_size is a multiple of num_heads."""
@@ -32,6 +42,16 @@ def heads_divide_the_width(recipe: Diffusing) -> Iterator[Finding]:
     SampleRecipe,
     reason="The rotary features for time, height and width share out one head, in pairs.",
     fix="Make axes_dim three even numbers that add up to hidden_size / num_heads.",
+    wrong="""
+        _base_ = "stage1"
+        [model]
+        axes_dim = [16, 56, 60]
+    """,
+    right="""
+        _base_ = "stage1"
+        [model]
+        axes_dim = [16, 56, 56]  # 128 = 3072 / 24
+    """,
 )
 def axes_fill_the_head(recipe: Diffusing) -> Iterator[Finding]:
     """axes_dim adds up to the head width, each number even and above 0."""
@@ -55,6 +75,16 @@ def axes_fill_the_head(recipe: Diffusing) -> Iterator[Finding]:
     SampleRecipe,
     reason="A token of the denoiser holds patch_size x patch_size latent pixels of the autoencoder.",
     fix="Make model.in_channels equal to ae.latent_channels x model.patch_size^2.",
+    wrong="""
+        _base_ = "stage1"
+        [model]
+        in_channels = 16
+    """,
+    right="""
+        _base_ = "stage1"
+        [model]
+        in_channels = 64  # 16 x 2^2
+    """,
 )
 def token_holds_a_patch(recipe: Diffusing) -> Iterator[Finding]:
     """in_channels = latent channels x patch_size^2."""
@@ -74,6 +104,16 @@ def token_holds_a_patch(recipe: Diffusing) -> Iterator[Finding]:
     SampleRecipe,
     reason="Group norms split the channels of every resolution evenly.",
     fix="Choose ae.norm_num_groups among the common divisors of ae.block_out_channels.",
+    wrong="""
+        _base_ = "tiny/vae"
+        [ae]
+        norm_num_groups = 12
+    """,
+    right="""
+        _base_ = "tiny/vae"
+        [ae]
+        norm_num_groups = 4
+    """,
 )
 def groups_divide_the_widths(recipe: RunRecipe | SampleRecipe) -> Iterator[Finding]:
     """norm_num_groups divides each of the autoencoder's widths."""

@@ -11,6 +11,18 @@ from schemas.recipes import RunRecipe
     RunRecipe,
     reason="A run that ends while it warms up never trains at optim.lr.",
     fix="Lower optim.warmup_steps or raise max_steps.",
+    wrong="""
+        _base_ = "stage1"
+        max_steps = 100
+        [optim]
+        warmup_steps = 1000
+    """,
+    right="""
+        _base_ = "stage1"
+        max_steps = 10000
+        [optim]
+        warmup_steps = 1000
+    """,
 )
 def warmup_ends_before_the_run(recipe: RunRecipe) -> Iterator[Finding]:
     """warmup_steps is at most max_steps."""
@@ -24,6 +36,17 @@ def warmup_ends_before_the_run(recipe: RunRecipe) -> Iterator[Finding]:
     RunRecipe,
     reason="A cosine needs to know where it ends.",
     fix='Set max_steps, or optim.schedule = "constant".',
+    wrong="""
+        _base_ = "stage1"
+        [optim]
+        schedule = "cosine"
+    """,
+    right="""
+        _base_ = "stage1"
+        max_steps = 10000
+        [optim]
+        schedule = "cosine"
+    """,
 )
 def cosine_knows_its_end(recipe: RunRecipe) -> Iterator[Finding]:
     """The cosine schedule needs max_steps."""

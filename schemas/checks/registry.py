@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from schemas.recipes import AnyRecipe
 
 Key = tuple[str, ...]
 """Names of tables and of the key, from the top."""
+Severity = Literal["error", "warning"]
+"""A warning is shown and lets the recipe pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class Problem:
     keys: tuple[Key, ...]
     message: str
     help: str
+    severity: Severity = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule: its code, why it exists in one line, how a recipe that breaks it is mended, and the kinds it looks at."""
+    """A rule: its code, why it exists in one line, how a recipe that breaks it is mended, and the kinds it looks at.
+
+    `wrong` and `right` are recipes: the first breaks this rule and no other, the second is fine.
+    """
 
     code: str
     name: str
@@ -39,12 +45,15 @@ class Rule:
     fix: str
     kinds: tuple[type[Any], ...]
     function: Callable[[Any], Iterator[Finding]]
+    wrong: str
+    right: str
+    severity: Severity
 
     def problems(self, recipe: AnyRecipe) -> Iterator[Problem]:
         """Yield what is wrong with a recipe; nothing for kinds that the rule is not about."""
         if isinstance(recipe, self.kinds):
             for finding in self.function(recipe):
-                yield Problem(self.code, finding.keys, finding.message, finding.help or self.fix)
+                yield Problem(self.code, finding.keys, finding.message, finding.help or self.fix, self.severity)
 
 
 RULES: dict[str, Rule] = {}
@@ -53,14 +62,21 @@ RULES: dict[str, Rule] = {}
 Check = TypeVar("Check", bound=Callable[[Any], Iterator[Finding]])
 
 
-def rule(code: str, *kinds: type[Any], reason: str, fix: str) -> Callable[[Check], Check]:
+def rule(
+    code: str, *kinds: type[Any], reason: str, fix: str, wrong: str, right: str, severity: Severity = "error"
+) -> Callable[[Check], Check]:
     """Register a function as the rule `code`, for recipes of the given classes."""
 
     def register(function: Check) -> Check:
         if code in RULES:
             raise AssertionError(f"two rules have the code {code}")
         name = function.__name__.replace("_", " ")
-        RULES[code] = Rule(code, name, reason, fix, kinds, function)
+        RULES[code] = Rule(code, name, reason, fix, kinds, function, _lines(wrong), _lines(right), severity)
         return function
 
     return register
+
+
+def _lines(example: str) -> str:
+    """Take off the indentation of an example that stands among code."""
+    return "\n".join(line.strip() for line in example.strip().split("\n")) + "\n"

@@ -16,6 +16,16 @@ RATIO = re.compile(r"[0-9]+(\.[0-9]+)?:[0-9]+(\.[0-9]+)?")
     SampleRecipe,
     reason="A causal autoencoder makes one latent frame of the first frame, then one of every 4.",
     fix="Use 4k+1 frames.",
+    wrong="""
+        _base_ = "sample/256px"
+        [sampling]
+        num_frames = 128
+    """,
+    right="""
+        _base_ = "sample/256px"
+        [sampling]
+        num_frames = 129
+    """,
 )
 def frames_are_causal(recipe: SampleRecipe) -> Iterator[Finding]:
     """num_frames is 4k+1 (8k+1 for a ratio of 8)."""
@@ -30,6 +40,17 @@ def frames_are_causal(recipe: SampleRecipe) -> Iterator[Finding]:
     SampleRecipe,
     reason="Height and width replace the resolution only together.",
     fix="Give both, or neither.",
+    wrong="""
+        _base_ = "sample/256px"
+        [sampling]
+        height = 256
+    """,
+    right="""
+        _base_ = "sample/256px"
+        [sampling]
+        height = 256
+        width = 448
+    """,
 )
 def height_goes_with_width(recipe: SampleRecipe) -> Iterator[Finding]:
     """Height and width are given together, each a multiple of what one token covers."""
@@ -59,6 +80,16 @@ def height_goes_with_width(recipe: SampleRecipe) -> Iterator[Finding]:
     SampleRecipe,
     reason="The resolution names how many pixels a frame has.",
     fix='Write "256px" (256 x 256 pixels), "480p" or "768px".',
+    wrong="""
+        _base_ = "sample/256px"
+        [sampling]
+        aspect_ratio = "wide"
+    """,
+    right="""
+        _base_ = "sample/256px"
+        [sampling]
+        aspect_ratio = "16:9"
+    """,
 )
 def resolution_is_known(recipe: SampleRecipe) -> Iterator[Finding]:
     """`<N>px` or `<N>p`, and a ratio of two numbers."""
@@ -75,6 +106,18 @@ def resolution_is_known(recipe: SampleRecipe) -> Iterator[Finding]:
     SampleRecipe,
     reason="Only a model with cond_embed has an input for the frames of a reference.",
     fix='Use a model with cond_embed = true, or sampling.cond_type = "t2v".',
+    wrong="""
+        _base_ = "sample/256px"
+        [model]
+        cond_embed = false
+        [sampling]
+        cond_type = "i2v_head"
+    """,
+    right="""
+        _base_ = "sample/256px"
+        [sampling]
+        cond_type = "i2v_head"
+    """,
 )
 def condition_has_an_input(recipe: SampleRecipe) -> Iterator[Finding]:
     """A cond_type other than t2v needs model.cond_embed."""
@@ -88,6 +131,18 @@ def condition_has_an_input(recipe: SampleRecipe) -> Iterator[Finding]:
     SampleRecipe,
     reason="A condition shows frames of the clip; the rest is what is made.",
     fix="Make the clip longer, or choose another cond_type.",
+    wrong="""
+        _base_ = "sample/256px"
+        [sampling]
+        cond_type = "v2v_head"
+        num_frames = 33
+    """,
+    right="""
+        _base_ = "sample/256px"
+        [sampling]
+        cond_type = "v2v_head"
+        num_frames = 65
+    """,
 )
 def condition_leaves_frames_to_make(recipe: SampleRecipe) -> Iterator[Finding]:
     """num_frames is more than what cond_type shows."""

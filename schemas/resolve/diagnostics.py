@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from schemas.errors import OsoraError
 
@@ -48,15 +48,20 @@ class Diagnostic:
     second: Place | None = None
     second_note: str | None = None
     help: str | None = None
+    severity: Literal["error", "warning"] = "error"
 
     def text(self) -> str:
         """Return the problem as plain text: headline, source line with carets, second place, help."""
         return "\n".join(line for _, line in self.lines())
 
     def lines(self) -> Iterable[tuple[str, str]]:
-        """Yield (role, line); the role (head, source, caret, note, help) lets a terminal colour the line."""
+        """Yield (role, line); the role (head, warning, source, caret, note, help) lets a terminal colour the line."""
         inline = self.help is not None and len(self.message) + len(self.help) <= INLINE_HELP and "\n" not in self.help
-        yield "head", _clean(f"{self.place}  {self.code} {self.message}" + (f" {self.help}" if inline else ""))
+        word = "warning: " if self.severity == "warning" else ""
+        yield (
+            self._role,
+            _clean(f"{self.place}  {self.code} {word}{self.message}" + (f" {self.help}" if inline else "")),
+        )
         yield from _snippet(self.place)
         if self.second is not None:
             yield "note", _clean(f"  {self.second_note or 'see also'}: {self.second}")
@@ -65,10 +70,15 @@ class Diagnostic:
             for index, line in enumerate(self.help.split("\n")):
                 yield "help", _clean(f"  {'= help:' if index == 0 else '       '} {line}")
 
+    @property
+    def _role(self) -> str:
+        return "head" if self.severity == "error" else "warning"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the problem as plain data, for machine-readable reports."""
         return {
             "code": self.code,
+            "severity": self.severity,
             "message": self.message,
             "place": _place_dict(self.place),
             "second_place": None if self.second is None else {**_place_dict(self.second), "note": self.second_note},

@@ -32,3 +32,8 @@ def kind_of(tree: Table, wanted: str | None, file: Source) -> tuple[str | None, 
         message = f'this recipe is of kind "{value}"; `{COMMANDS[wanted]}` takes kind "{wanted}".'
         return None, Diagnostic("OSR006", message, place, help=f"Run `{COMMANDS[value]} {file.name}`.")
     return value, None
+
+
+def recipe_kinds(classes: tuple[type, ...]) -> tuple[str, ...]:
+    """Return the kinds of recipe that any of some classes stands for."""
+    return tuple(kind for kind, model in RECIPES.items() if issubclass(model, classes))

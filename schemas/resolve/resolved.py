@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.errors import UsageError
 from schemas.recipes import AnyRecipe
-from schemas.resolve.diagnostics import Place
+from schemas.resolve.diagnostics import Diagnostic, Place
 from schemas.resolve.fields import as_toml, field_at, look_up, siblings
 from schemas.resolve.interpolation import escape
 from schemas.resolve.keys import KeySyntaxError, Path, parse_key, show_key, show_part
@@ -22,7 +22,8 @@ DEFAULT = LabelSource("schema default", {})
 class Resolved:
     """A recipe after all layers: immutable, and able to say where every value comes from.
 
-    `source` is the recipe's file as the user named it, `layers` the names of all layers, weakest first.
+    `source` is the recipe's file as the user named it, `layers` the names of all layers, weakest first; `warnings` is
+    what its rules find odd and let pass.
     """
 
     recipe: AnyRecipe
@@ -30,6 +31,7 @@ class Resolved:
     layers: tuple[str, ...]
     merged: Table
     defaults: Mapping[str, Any]
+    warnings: tuple[Diagnostic, ...] = ()
 
     def tree(self) -> dict[str, Any]:
         """Return every value as plain TOML would hold it: dicts, lists, keys as text; unset keys are left out."""

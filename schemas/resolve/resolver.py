@@ -69,9 +69,10 @@ class _Job:
         defaults = defaults_of(RECIPES[kind], values)
         values = {**_overlaid(defaults, values), "kind": kind}
         recipe = self._check(Validator(kind, values, tree, Place(self.file.name)))
-        if self.problems or recipe is None:
+        if recipe is None or any(problem.severity == "error" for problem in self.problems):
             raise RecipeError(in_order(self.problems))
-        return Resolved(recipe, self.file.name, tuple(layer.source.name for layer in self.layers), tree, defaults)
+        names = tuple(layer.source.name for layer in self.layers)
+        return Resolved(recipe, self.file.name, names, tree, defaults, tuple(in_order(self.problems)))
 
     def _merge(self, hints: Mapping[str, Any], kind: str | None) -> Table:
         defaults = defaults_of(RECIPES[kind], hints) if kind in RECIPES else {}
@@ -130,7 +131,7 @@ class _Job:
             if key != blamed and place != first:
                 second, note = place, f"`{show_key(key)}` comes from"
                 break
-        return Diagnostic(problem.code, problem.message, first, second, note, problem.help)
+        return Diagnostic(problem.code, problem.message, first, second, note, problem.help, problem.severity)
 
 
 def _hints(layers: list[Layer]) -> dict[str, Any]:
