@@ -1,6 +1,7 @@
 """The text encoders of Flux and Open-Sora 2.0, frozen: T5 for the tokens, CLIP for the pooled vector.
 
-They come from a local folder or the local hub cache, as safetensors; nothing is downloaded and no foreign code is run.
+They come from a local folder or the local hub cache; nothing is downloaded and no foreign code is run. Weights are
+safetensors, or PyTorch's own files read without unpickling objects (the published T5 has no others).
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedModel, T5EncoderModel
+from transformers.utils.logging import disable_progress_bar
 
 from schemas.errors import OsoraError
 
@@ -76,12 +78,13 @@ def _load_tokenizer(name: str, key: str) -> Any:
 
 
 def _load_model(family: type[PreTrainedModel], name: str, key: str, dtype: torch.dtype) -> PreTrainedModel:
+    disable_progress_bar()  # its bars would break into ours
     try:
         model, report = family.from_pretrained(
-            _local(name), local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
+            _local(name), local_files_only=True, weights_only=True, dtype=dtype, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise OsoraError(_not_here(name, key, "weights (safetensors)", error)) from error
+        raise OsoraError(_not_here(name, key, "weights", error)) from error
     if absent := sorted(report["missing_keys"]):
         raise OsoraError(
             f"{key}.from_pretrained = {name!r}: its weights lack {len(absent)} keys of {family.__name__}, "

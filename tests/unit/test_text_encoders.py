@@ -115,5 +115,5 @@ def test_pickled_weights_are_refused(folders: Path, tmp_path: Path) -> None:
     model.config.save_pretrained(tmp_path)
     tokenizer("</s>").save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(OsoraError, match=r"the folder has no weights \(safetensors\)"):
+    with pytest.raises(OsoraError, match=r"the folder has no weights"):
         T5Encoder(str(tmp_path), 6, torch.float32)
