@@ -1,14 +1,11 @@
 """The `osora` program: a table of commands, each imported only when it is asked for."""
 
 import sys
-from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
-from typer.main import get_command
 
+from opensora_cli.lazy_group import LazyGroup
 from opensora_cli.overrides import ARGUMENTS
 from schemas.errors import OsoraError
 
@@ -24,19 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """name -> module and attribute: a Typer app, or a plain function with typed options."""
 
 
-class LazyGroup(TyperGroup):
-    """A group whose commands live in `COMMANDS`; a command's module is imported when it runs or its help is shown."""
+class Commands(LazyGroup):
+    """The commands of `COMMANDS`."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names in the table's order."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import and return one command; for an unknown name, load all, so that the close ones can be suggested."""
-        for name in [cmd_name] if cmd_name in COMMANDS else self.list_commands(ctx):
-            if name not in self.commands:
-                self.commands[name] = _load(name)
-        return self.commands.get(cmd_name)
+    table = COMMANDS
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the arguments as they were typed, for options whose order counts."""
@@ -44,22 +32,13 @@ class LazyGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def _load(name: str) -> Any:
-    module, attribute = COMMANDS[name]
-    target = getattr(import_module(module), attribute)
-    if not isinstance(target, typer.Typer):
-        function, target = target, typer.Typer(add_completion=False)
-        target.command(name)(function)
-    command = get_command(target)
-    command.name = name
-    return command
-
-
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version  # half of what a command takes to start
+
         sys.stdout.write(f"osora {version('osora')}\n")
         raise typer.Exit
 

@@ -9,12 +9,14 @@ from schemas.resolve import Diagnostic, RecipeError
 
 STYLES = {
     "head": "bold red",
+    "warning": "bold yellow",
     "source": "",
     "caret": "red",
     "note": "cyan",
-    "warning": "bold yellow",
     "help": "green",
     "ok": "green",
+    "title": "bold",
+    "dim": "dim",
     "plain": "",
 }
 """Role of a line -> Rich style."""
@@ -51,3 +53,8 @@ def encodable(text: str, stream: TextIO) -> str:
     """Replace what the stream cannot write, so that a report never fails over a character."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def write(text: str) -> None:
+    """Print a document to stdout as it is, for a program to read."""
+    sys.stdout.write(encodable(text, sys.stdout) + "\n")

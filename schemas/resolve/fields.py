@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -41,21 +41,42 @@ def member_for(members: tuple[type[Schema], ...], values: Any, default: Any) -> 
     return type(default) if isinstance(default, members) else members[0]
 
 
+class _Plan(NamedTuple):
+    """What is known of a field before any recipe is: computed once a schema, as it is asked for with every recipe."""
+
+    name: str
+    required: bool
+    default: Any
+    plain: Any
+    members: tuple[type[Schema], ...]
+
+
+@cache
+def _plans(model: type[BaseModel]) -> tuple[_Plan, ...]:
+    plans = []
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        plans.append(_Plan(name, field.is_required(), default, as_toml(default), tables_of(field.annotation)))
+    return tuple(plans)
+
+
 def defaults_of(model: type[BaseModel], values: Mapping[str, Any], instance: BaseModel | None = None) -> dict[str, Any]:
     """Return the weakest layer: every default of a schema, as plain TOML values, for the union members `values` picks.
 
     Fields whose default is None are left out, as TOML has no null.
     """
     found: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        default = getattr(instance, name) if instance is not None else field.get_default(call_default_factory=True)
-        members, given = tables_of(field.annotation), values.get(name)
+    for name, required, schema_default, plain, members in _plans(model):
+        default = schema_default if instance is None else getattr(instance, name)
+        given = values.get(name)
         if members and (given is not None or isinstance(default, members)):
             member = member_for(members, given, default)
             inner = given if isinstance(given, Mapping) else {}
             found[name] = defaults_of(member, inner, default if type(default) is member else None)
-        elif (default is not None and not field.is_required()) or (instance is not None and default is not None):
+        elif instance is not None and default is not None:
             found[name] = as_toml(default)
+        elif default is not None and not required:
+            found[name] = plain
     return found
 
 

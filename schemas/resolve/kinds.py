@@ -8,7 +8,7 @@ from schemas.resolve.literals import write_value
 from schemas.resolve.nodes import UNSET, Leaf, Table
 from schemas.resolve.sources import Source
 
-COMMANDS = {"train": "osora train", "vae-train": "osora vae-train", "sample": "osora sample"}
+COMMANDS = {kind: f"osora {kind}" for kind in RECIPES}
 ALLOWED = ", ".join(f'"{kind}"' for kind in RECIPES)
 
 
@@ -22,15 +22,14 @@ def kind_of(tree: Table, wanted: str | None, file: Source) -> tuple[str | None, 
         help_text = f"Add `kind = ...` above all tables; it is one of {ALLOWED}."
         return wanted, Diagnostic("OSR004", "`kind` is missing.", Place(file.name), help=help_text)
     value = node.value if isinstance(node, Leaf) else {}
-    place = node.history[-1].place
     if not isinstance(value, str) or value not in RECIPES:
         close = get_close_matches(str(value), RECIPES, 1)
         hint = f'Did you mean "{close[0]}"?' if close else None
         message = f"`kind = {write_value(value)}`: must be one of {ALLOWED}."
-        return wanted, Diagnostic("OSR005", message, place, help=hint)
+        return wanted, Diagnostic("OSR005", message, node.history[-1].place, help=hint)
     if wanted is not None and value != wanted:
         message = f'this recipe is of kind "{value}"; `{COMMANDS[wanted]}` takes kind "{wanted}".'
-        return None, Diagnostic("OSR006", message, place, help=f"Run `{COMMANDS[value]} {file.name}`.")
+        return None, Diagnostic("OSR006", message, node.history[-1].place, help=f"Run `{COMMANDS[value]} {file.name}`.")
     return value, None
 
 
