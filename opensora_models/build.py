@@ -6,8 +6,9 @@ import torch
 
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
-from schemas.autoencoder import AutoencoderConfig, HunyuanVAEConfig
+from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
 from schemas.denoiser import DenoiserConfig, MMDiTConfig
+from schemas.errors import OsoraError
 from schemas.text import TextConfig
 
 if TYPE_CHECKING:
@@ -24,10 +25,18 @@ def build_denoiser(config: DenoiserConfig) -> MMDiT:
 
 
 def build_autoencoder(config: AutoencoderConfig) -> HunyuanVAE:
-    """Return the autoencoder with random weights, on the current default device."""
+    """Return the autoencoder with random weights, on the current default device.
+
+    Raises OsoraError for a family that recipes can describe and this version cannot build.
+    """
     match config:
         case HunyuanVAEConfig():
             return HunyuanVAE(config)
+        case DCAEConfig() | AutoEncoder2DConfig():
+            raise OsoraError(
+                f'ae.type = "{config.type}": this version can check and convert such recipes, but not build the '
+                'autoencoder. The one it builds is ae.type = "hunyuan_vae".'
+            )
         case _:
             assert_never(config)
 

@@ -23,4 +23,7 @@ class LoggingConfig(Schema):
     log_every: int = Field(
         10, ge=1, description="Updates between lines in the log; metrics.jsonl and TensorBoard get every update."
     )
+    wandb_project: str | None = Field(
+        None, description="Weights & Biases project that metrics also go to; unset sends nothing anywhere."
+    )
     tensorboard: bool = Field(True, description="Write loss, lr, grad norm, speed and memory as TensorBoard events.")

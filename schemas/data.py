@@ -31,6 +31,16 @@ class DatasetConfig(Schema):
         description="Add the motion score (column vmaf_motion) to the caption.",
         json_schema_extra=cost("changes_numerics", "needs_recache"),
     )
+    cached_video: bool = Field(
+        False,
+        description="Read latents that `osora cache` wrote instead of encoding the clips.",
+        json_schema_extra=cost("changes_numerics", "changes_memory"),
+    )
+    cached_text: bool = Field(
+        False,
+        description="Read text features that `osora cache` wrote instead of encoding the captions.",
+        json_schema_extra=cost("changes_memory"),
+    )
     num_workers: int = Field(
         4,
         ge=0,

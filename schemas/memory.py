@@ -6,7 +6,7 @@ from schemas.base import Schema, cost
 
 
 class MemoryConfig(Schema):
-    """Activation checkpointing: recompute a block's activations in the backward pass instead of keeping them."""
+    """Recompute activations in the backward pass instead of keeping them, and move to host memory what can wait there."""
 
     grad_checkpoint: bool = Field(
         False, description="Whether to recompute activations at all.", json_schema_extra=cost("changes_memory")
@@ -14,5 +14,16 @@ class MemoryConfig(Schema):
     grad_ckpt_settings: tuple[int, int] = Field(
         (100, 100),
         description="How many double and single blocks, from the first, are recomputed.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    grad_ckpt_buffer_size: int = Field(
+        0,
+        ge=0,
+        description="Pinned host memory that inputs of recomputed blocks may wait in, bytes; 0 keeps them on the device.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    offload_optimizer: bool = Field(
+        False,
+        description="Keep the optimizer's state in host memory and update there.",
         json_schema_extra=cost("changes_memory"),
     )

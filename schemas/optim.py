@@ -10,6 +10,11 @@ from schemas.base import Schema, cost
 class OptimConfig(Schema):
     """AdamW with linear warm-up; updates, not micro-batches, move the schedule."""
 
+    cls: Literal["AdamW", "AdamW8bit"] = Field(
+        "AdamW",
+        description="The rule: AdamW with moments in fp32, or in 8 bits per number.",
+        json_schema_extra=cost("breaks_resume", "changes_memory", "changes_numerics"),
+    )
     lr: float = Field(
         1e-4, gt=0, description="Learning rate after warm-up.", json_schema_extra=cost("changes_numerics")
     )
@@ -37,6 +42,12 @@ class OptimConfig(Schema):
         0,
         ge=0,
         description="Updates over which the rate rises linearly to lr.",
+        json_schema_extra=cost("changes_numerics"),
+    )
+    initial_lr: float = Field(
+        1e-6,
+        ge=0,
+        description="Learning rate that the warm-up of a constant schedule starts from.",
         json_schema_extra=cost("changes_numerics"),
     )
     schedule: Literal["constant", "cosine"] = Field(

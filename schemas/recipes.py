@@ -4,16 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from schemas.autoencoder import AutoencoderConfig
+from schemas.autoencoder import AutoencoderConfig, HunyuanVAEConfig
 from schemas.base import Schema, cost
 from schemas.checkpoint import CheckpointConfig, LoggingConfig
 from schemas.condition import ConditionWeights
 from schemas.data import BucketTable, DatasetConfig
 from schemas.denoiser import DenoiserConfig
 from schemas.diffusion import DiffusionConfig
+from schemas.discriminator import DiscriminatorConfig
+from schemas.lora import LoraConfig
 from schemas.memory import MemoryConfig
 from schemas.optim import OptimConfig
+from schemas.parallel import ParallelConfig
+from schemas.reconstruction import ReconstructionConfig
 from schemas.sampling import SamplingConfig
+from schemas.t2i2v import T2I2VConfig
 from schemas.text import DropoutRatio, TextConfig
 from schemas.vae_loss import VaeLossConfig
 
@@ -31,19 +36,14 @@ class Recipe(Schema):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a CUDA GPU where there is one.")
 
 
-class RunRecipe(Recipe):
-    """What every kind of training has."""
+class ClipsRecipe(Recipe):
+    """What every pass over clips has."""
 
     seed: int = Field(
         42,
         ge=0,
-        description="Seed of every draw of the run.",
+        description="Seed of every draw.",
         json_schema_extra=cost("breaks_resume", "changes_numerics"),
-    )
-    outputs: str = Field("outputs", description="Folder that holds the run folders.")
-    epochs: int = Field(1, ge=1, description="Passes over the data; max_steps may end the run before.")
-    max_steps: int | None = Field(
-        None, ge=1, description="Optimizer updates after which the run ends; unset leaves it to epochs."
     )
     dataset: DatasetConfig = Field(DatasetConfig(), description="The clips.")
     buckets: BucketTable = Field(
@@ -51,11 +51,22 @@ class RunRecipe(Recipe):
         description="resolution -> frames -> [keep probability, batch size].",
         json_schema_extra=cost("breaks_resume", "changes_memory"),
     )
+    ae: AutoencoderConfig = Field(HunyuanVAEConfig(), description="The autoencoder.")
+
+
+class RunRecipe(ClipsRecipe):
+    """What every kind of training has."""
+
+    outputs: str = Field("outputs", description="Folder that holds the run folders.")
+    epochs: int = Field(1, ge=1, description="Passes over the data; max_steps may end the run before.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Optimizer updates after which the run ends; unset leaves it to epochs."
+    )
     optim: OptimConfig = Field(OptimConfig(), description="Optimizer and schedule.")
-    memory: MemoryConfig = Field(MemoryConfig(), description="Activation checkpointing.")
+    parallel: ParallelConfig = Field(ParallelConfig(), description="How the run is spread over processes.")
+    memory: MemoryConfig = Field(MemoryConfig(), description="Recomputing and offloading.")
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="When and how to save.")
     logging: LoggingConfig = Field(LoggingConfig(), description="What is written while training.")
-    ae: AutoencoderConfig = Field(AutoencoderConfig(), description="The autoencoder.")
 
 
 class TrainRecipe(RunRecipe):
@@ -67,6 +78,11 @@ class TrainRecipe(RunRecipe):
     dropout_ratio: DropoutRatio = Field(DropoutRatio(), description="How often a caption is left out.")
     condition: ConditionWeights = Field(ConditionWeights(), description="How often each visual condition is drawn.")
     diffusion: DiffusionConfig = Field(DiffusionConfig(), description="Rectified flow.")
+    lora: LoraConfig | None = Field(
+        None,
+        description="Train low-rank adapters and freeze the denoiser; unset trains all of it.",
+        json_schema_extra=cost("breaks_resume", "changes_memory", "changes_numerics"),
+    )
 
 
 class VaeTrainRecipe(RunRecipe):
@@ -74,6 +90,23 @@ class VaeTrainRecipe(RunRecipe):
 
     kind: Literal["vae-train"] = Field(description="What this recipe does.")
     vae_loss: VaeLossConfig = Field(VaeLossConfig(), description="The loss.")
+    discriminator: DiscriminatorConfig | None = Field(
+        None,
+        description="An adversary that sharpens reconstructions; unset trains without.",
+        json_schema_extra=cost("breaks_resume", "changes_memory", "changes_numerics"),
+    )
+    mixed_strategy: Literal["none", "mixed_video_image", "mixed_video_random"] = Field(
+        "none",
+        description="Cut clips: never, to one frame with probability mixed_image_ratio, or to a random length.",
+        json_schema_extra=cost("changes_numerics"),
+    )
+    mixed_image_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of batches that mixed_video_image cuts to one frame.",
+        json_schema_extra=cost("changes_numerics"),
+    )
 
 
 class SampleRecipe(Recipe):
@@ -81,11 +114,38 @@ class SampleRecipe(Recipe):
 
     kind: Literal["sample"] = Field(description="What this recipe does.")
     model: DenoiserConfig = Field(DenoiserConfig(), description="The denoiser.")
-    ae: AutoencoderConfig = Field(AutoencoderConfig(), description="The autoencoder.")
+    ae: AutoencoderConfig = Field(HunyuanVAEConfig(), description="The autoencoder.")
     text: TextConfig = Field(TextConfig(), description="The text encoders.")
     sampling: SamplingConfig = Field(SamplingConfig(), description="Size, steps, guidance, output.")
+    t2i2v: T2I2VConfig | None = Field(
+        None,
+        description="Make the first frame with an image model; unset starts from text or from references.",
+        json_schema_extra=cost("changes_numerics", "changes_memory"),
+    )
+    parallel: ParallelConfig = Field(ParallelConfig(), description="How the denoiser is spread over processes.")
+    parallel_ae: ParallelConfig = Field(ParallelConfig(), description="How the autoencoder is spread over them.")
 
 
-AnyRecipe = TrainRecipe | VaeTrainRecipe | SampleRecipe
-RECIPES: dict[str, type[AnyRecipe]] = {"train": TrainRecipe, "vae-train": VaeTrainRecipe, "sample": SampleRecipe}
+class VaeSampleRecipe(ClipsRecipe):
+    """Reconstruct clips with an autoencoder."""
+
+    kind: Literal["vae-sample"] = Field(description="What this recipe does.")
+    reconstruction: ReconstructionConfig = Field(ReconstructionConfig(), description="How many clips, and where to.")
+
+
+class VaeStatsRecipe(ClipsRecipe):
+    """Measure the mean and variance of an autoencoder's latents."""
+
+    kind: Literal["vae-stats"] = Field(description="What this recipe does.")
+    num_samples: int | None = Field(None, ge=1, description="Clips to measure; unset takes all of the data.")
+
+
+AnyRecipe = TrainRecipe | VaeTrainRecipe | SampleRecipe | VaeSampleRecipe | VaeStatsRecipe
+RECIPES: dict[str, type[AnyRecipe]] = {
+    "train": TrainRecipe,
+    "vae-train": VaeTrainRecipe,
+    "sample": SampleRecipe,
+    "vae-sample": VaeSampleRecipe,
+    "vae-stats": VaeStatsRecipe,
+}
 ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(Annotated[AnyRecipe, Field(discriminator="kind")])

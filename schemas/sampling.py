@@ -46,6 +46,22 @@ class SamplingConfig(Schema):
     shift: bool = Field(
         True, description="Shift the schedule towards noise for larger and longer clips.", json_schema_extra=NUMERICS
     )
+    flow_shift: float | None = Field(
+        None,
+        gt=0,
+        description="Shift of the schedule (unitless, 1 is none); unset takes it from the clip's size.",
+        json_schema_extra=NUMERICS,
+    )
+    offload: Literal["none", "model", "block"] = Field(
+        "none",
+        description="What waits in host memory: nothing, the models that are not at work, or the blocks too.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    fp8_weights: bool = Field(
+        False,
+        description="Keep the denoiser's matrices in 8-bit floats and multiply in dtype.",
+        json_schema_extra=BOTH,
+    )
     cond_type: ConditionName = Field(
         "t2v", description="Which frames come from a reference.", json_schema_extra=NUMERICS
     )

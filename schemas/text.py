@@ -17,13 +17,18 @@ class TextEncoderConfig(Schema):
         description="Tokens a caption is cut or padded to.",
         json_schema_extra=cost("changes_numerics", "needs_recache", "changes_memory"),
     )
+    shardformer: bool = Field(
+        False,
+        description='With parallel.engine = "colossalai": run the encoder through ShardFormer\'s fused layers.',
+        json_schema_extra=cost("changes_memory"),
+    )
 
 
 class TextConfig(Schema):
     """The two text encoders of Flux and Open-Sora 2.0."""
 
     t5: TextEncoderConfig = Field(
-        TextEncoderConfig(from_pretrained="google/t5-v1_1-xxl", max_length=512),
+        TextEncoderConfig(from_pretrained="google/t5-v1_1-xxl", max_length=512, shardformer=True),
         description="The encoder whose tokens the denoiser attends to.",
     )
     clip: TextEncoderConfig = Field(

@@ -6,16 +6,34 @@ from pydantic import Field
 
 from schemas.base import Schema, cost
 
+NUMERICS = cost("changes_numerics")
+
 
 class VaeLossConfig(Schema):
-    """Reconstruction plus a KL term; sums over the pixels of a frame, averaged over frames."""
+    """Reconstruction, perceptual distance and a KL term; sums over the pixels of a frame, averaged over frames."""
 
     reconstruction_loss: Literal["l1", "l2"] = Field(
-        "l1", description="Distance between a clip and its reconstruction.", json_schema_extra=cost("changes_numerics")
+        "l1", description="Distance between a clip and its reconstruction.", json_schema_extra=NUMERICS
     )
     kl_loss_weight: float = Field(
-        1e-6,
+        1e-6, ge=0, description="Weight of the KL term against a unit Gaussian.", json_schema_extra=NUMERICS
+    )
+    perceptual_loss_weight: float = Field(
+        0.0,
         ge=0,
-        description="Weight of the KL term against a unit Gaussian.",
-        json_schema_extra=cost("changes_numerics"),
+        description="Weight of the LPIPS distance (arXiv 1801.03924) of each frame; 0 needs no VGG16.",
+        json_schema_extra=cost("changes_numerics", "changes_memory"),
+    )
+    lpips_from_pretrained: str = Field(
+        "./ckpts/lpips_vgg16.safetensors",
+        description="VGG16 with the LPIPS heads; read where perceptual_loss_weight is above 0.",
+        json_schema_extra=NUMERICS,
+    )
+    logvar_init: float = Field(
+        0.0,
+        description="Log of the variance that reconstruction and perceptual distance are divided by.",
+        json_schema_extra=NUMERICS,
+    )
+    opl_loss_weight: float = Field(
+        0.0, ge=0, description="Weight of the penalty on outliers among the latents.", json_schema_extra=NUMERICS
     )

@@ -12,6 +12,8 @@ from schemas.recipes import SampleRecipe
 
 LOCK = "recipe.lock.toml"
 MODEL_KEY = "model.from_pretrained"
+OF_THE_TRAINING_JOB = {"parallel"}
+"""Tables that both kinds have, whose values suit the machines of the training run."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def _of_run(lock: Path, values: dict[str, Any], checkpoint: Path, sets: Sequence
         injected["model"] = {"from_pretrained": str(checkpoint)}
     return Source(
         str(lock),
-        unsets=[key for key in values if key not in SampleRecipe.model_fields],
+        unsets=[key for key in values if key in OF_THE_TRAINING_JOB or key not in SampleRecipe.model_fields],
         injected={f"<checkpoint {checkpoint.name}>": injected},
     )
 

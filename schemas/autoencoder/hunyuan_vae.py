@@ -92,3 +92,8 @@ class HunyuanVAEConfig(Schema):
         description="Share of a tile that overlaps its neighbour.",
         json_schema_extra=cost("changes_numerics"),
     )
+
+    @property
+    def causal(self) -> bool:
+        """Whether the first frame is a latent frame of its own."""
+        return True

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from schemas.checks.frames import causal_advice
+from schemas.checks.frames import frames_advice
 from schemas.checks.registry import Finding, rule
-from schemas.recipes import RunRecipe, TrainRecipe
+from schemas.recipes import ClipsRecipe, TrainRecipe
 
 RESOLUTION = re.compile(r"[1-9][0-9]*(px|p)(_max|_ar[0-9]+(\.[0-9]+)?:[0-9]+(\.[0-9]+)?)?")
 FRAMES_SHOWN = {
@@ -22,7 +22,7 @@ FRAMES_SHOWN = {
 
 @rule(
     "OSR201",
-    RunRecipe,
+    ClipsRecipe,
     reason="Clips are trained in buckets; without one there is nothing to train on.",
     fix='Add for example `[buckets]` with `"256px" = { 33 = [1.0, 4] }`.',
     wrong="""
@@ -34,7 +34,7 @@ FRAMES_SHOWN = {
         "256px" = { 33 = [1.0, 4] }
     """,
 )
-def there_are_buckets(recipe: RunRecipe) -> Iterator[Finding]:
+def there_are_buckets(recipe: ClipsRecipe) -> Iterator[Finding]:
     """At least one bucket, and none of the resolutions empty."""
     if not recipe.buckets:
         yield Finding((("buckets",),), "buckets is empty: no clip can be trained on.")
@@ -48,7 +48,7 @@ def there_are_buckets(recipe: RunRecipe) -> Iterator[Finding]:
 
 @rule(
     "OSR202",
-    RunRecipe,
+    ClipsRecipe,
     reason="A bucket's name says how many pixels a frame has.",
     fix='Write "256px" (256 x 256 pixels), "480p", "768px_max" or "512px_ar16:9".',
     wrong="""
@@ -62,7 +62,7 @@ def there_are_buckets(recipe: RunRecipe) -> Iterator[Finding]:
         "256px" = { 33 = [1.0, 4] }
     """,
 )
-def resolutions_are_known(recipe: RunRecipe) -> Iterator[Finding]:
+def resolutions_are_known(recipe: ClipsRecipe) -> Iterator[Finding]:
     """Names are `<N>px` or `<N>p`, with `_max` or `_ar<W>:<H>` behind."""
     for name in recipe.buckets:
         if RESOLUTION.fullmatch(name) is None:
@@ -71,9 +71,9 @@ def resolutions_are_known(recipe: RunRecipe) -> Iterator[Finding]:
 
 @rule(
     "OSR203",
-    RunRecipe,
+    ClipsRecipe,
     reason="A causal autoencoder makes one latent frame of the first frame, then one of every 4.",
-    fix="Use 4k+1 frames: 1, 5, 9, ..., 33, 129.",
+    fix="Use 4k+1 frames: 1, 5, 9, ..., 33, 129 (4k with dc_ae).",
     wrong="""
         kind = "train"
         [buckets]
@@ -85,14 +85,14 @@ def resolutions_are_known(recipe: RunRecipe) -> Iterator[Finding]:
         "256px" = { 33 = [1.0, 4] }
     """,
 )
-def buckets_are_causal(recipe: RunRecipe) -> Iterator[Finding]:
-    """Frames of every bucket are 4k+1 (8k+1 for a ratio of 8)."""
-    ratio = recipe.ae.time_compression_ratio
+def buckets_are_causal(recipe: ClipsRecipe) -> Iterator[Finding]:
+    """Frames of every bucket are 4k+1 (8k+1 for a ratio of 8); 4k, or one, where the autoencoder is not causal."""
     for name, lengths in recipe.buckets.items():
         for frames in lengths:
-            if (frames - 1) % ratio:
-                message, advice = causal_advice(f"buckets.{name}.{frames}", frames, ratio)
-                yield Finding((("buckets", name, str(frames)), ("ae", "time_compression_ratio")), message, advice)
+            wrong = frames_advice(f"buckets.{name}.{frames}", frames, recipe.ae)
+            if wrong is not None:
+                keys = (("buckets", name, str(frames)), ("ae", "time_compression_ratio"), ("ae", "type"))
+                yield Finding(keys, *wrong)
 
 
 @rule(

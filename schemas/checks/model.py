@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from schemas.autoencoder import HunyuanVAEConfig
 from schemas.checks.registry import Finding, rule
-from schemas.recipes import RunRecipe, SampleRecipe, TrainRecipe
+from schemas.recipes import ClipsRecipe, SampleRecipe, TrainRecipe
 
 Diffusing = TrainRecipe | SampleRecipe
 HIDDEN, HEADS = ("model", "hidden_size"), ("model", "num_heads")
@@ -100,7 +101,7 @@ def token_holds_a_patch(recipe: Diffusing) -> Iterator[Finding]:
 
 @rule(
     "OSR104",
-    RunRecipe,
+    ClipsRecipe,
     SampleRecipe,
     reason="Group norms split the channels of every resolution evenly.",
     fix="Choose ae.norm_num_groups among the common divisors of ae.block_out_channels.",
@@ -115,8 +116,10 @@ def token_holds_a_patch(recipe: Diffusing) -> Iterator[Finding]:
         norm_num_groups = 4
     """,
 )
-def groups_divide_the_widths(recipe: RunRecipe | SampleRecipe) -> Iterator[Finding]:
+def groups_divide_the_widths(recipe: ClipsRecipe | SampleRecipe) -> Iterator[Finding]:
     """norm_num_groups divides each of the autoencoder's widths."""
+    if not isinstance(recipe.ae, HunyuanVAEConfig):
+        return
     groups, widths = recipe.ae.norm_num_groups, recipe.ae.block_out_channels
     odd = [width for width in widths if width % groups or width < 1]
     if odd:

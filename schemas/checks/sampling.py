@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from schemas.checks.data import FRAMES_SHOWN, RESOLUTION
-from schemas.checks.frames import causal_advice
+from schemas.checks.frames import frames_advice
 from schemas.checks.registry import Finding, rule
 from schemas.recipes import SampleRecipe
 
@@ -15,7 +15,7 @@ RATIO = re.compile(r"[0-9]+(\.[0-9]+)?:[0-9]+(\.[0-9]+)?")
     "OSR301",
     SampleRecipe,
     reason="A causal autoencoder makes one latent frame of the first frame, then one of every 4.",
-    fix="Use 4k+1 frames.",
+    fix="Use 4k+1 frames (4k with dc_ae).",
     wrong="""
         _base_ = "sample/256px"
         [sampling]
@@ -28,11 +28,11 @@ RATIO = re.compile(r"[0-9]+(\.[0-9]+)?:[0-9]+(\.[0-9]+)?")
     """,
 )
 def frames_are_causal(recipe: SampleRecipe) -> Iterator[Finding]:
-    """num_frames is 4k+1 (8k+1 for a ratio of 8)."""
-    frames, ratio = recipe.sampling.num_frames, recipe.ae.time_compression_ratio
-    if (frames - 1) % ratio:
-        message, advice = causal_advice(f"sampling.num_frames = {frames}", frames, ratio)
-        yield Finding((("sampling", "num_frames"), ("ae", "time_compression_ratio")), message, advice)
+    """num_frames is 4k+1 (8k+1 for a ratio of 8); 4k, or one, where the autoencoder is not causal."""
+    frames = recipe.sampling.num_frames
+    wrong = frames_advice(f"sampling.num_frames = {frames}", frames, recipe.ae)
+    if wrong is not None:
+        yield Finding((("sampling", "num_frames"), ("ae", "time_compression_ratio"), ("ae", "type")), *wrong)
 
 
 @rule(
