@@ -1,0 +1,71 @@
+"""Keys that recipes can set and no code reads yet: a job refuses to run with one of them changed, instead of ignoring it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from schemas.recipes import AnyRecipe
+
+UNREAD: Mapping[str, str] = {
+    "ae.ch": "All autoencoders of Open-Sora 2.0, and training them",
+    "ae.ch_mult": "All autoencoders of Open-Sora 2.0, and training them",
+    "ae.model_name": "All autoencoders of Open-Sora 2.0, and training them",
+    "ae.num_res_blocks": "All autoencoders of Open-Sora 2.0, and training them",
+    "ae.out_ch": "All autoencoders of Open-Sora 2.0, and training them",
+    "ae.scaling_factor": "All autoencoders of Open-Sora 2.0, and training them",
+    "ae.shape": "All autoencoders of Open-Sora 2.0, and training them",
+    "ae.spatial_tile_size": "All autoencoders of Open-Sora 2.0, and training them",
+    "ae.temporal_tile_size": "All autoencoders of Open-Sora 2.0, and training them",
+    "ae.z_channels": "All autoencoders of Open-Sora 2.0, and training them",
+    "dataset.cached_text": "Data that keeps the GPUs busy and never lies",
+    "dataset.cached_video": "Data that keeps the GPUs busy and never lies",
+    "discriminator": "All autoencoders of Open-Sora 2.0, and training them",
+    "logging.wandb_project": "Training at scale",
+    "lora": "Training at scale",
+    "memory.grad_ckpt_buffer_size": "Training at scale",
+    "memory.offload_optimizer": "Training at scale",
+    "mixed_image_ratio": "All autoencoders of Open-Sora 2.0, and training them",
+    "mixed_strategy": "All autoencoders of Open-Sora 2.0, and training them",
+    "optim.cls": "Training at scale",
+    "optim.initial_lr": "Training at scale",
+    "parallel": "Training at scale",
+    "parallel_ae": "Sampling, complete",
+    "reconstruction": "All autoencoders of Open-Sora 2.0, and training them",
+    "sampling.flow_shift": "Sampling, complete",
+    "sampling.fp8_weights": "Sampling, complete",
+    "sampling.offload": "Sampling, complete",
+    "t2i2v": "Sampling, complete",
+    "text.clip.shardformer": "Training at scale",
+    "text.t5.shardformer": "Training at scale",
+    "vae_loss.logvar_init": "All autoencoders of Open-Sora 2.0, and training them",
+    "vae_loss.lpips_from_pretrained": "All autoencoders of Open-Sora 2.0, and training them",
+    "vae_loss.opl_loss_weight": "All autoencoders of Open-Sora 2.0, and training them",
+    "vae_loss.perceptual_loss_weight": "All autoencoders of Open-Sora 2.0, and training them",
+}
+"""Key, or table of keys -> the issue that will read it. The list only shrinks: a test compares it with the code."""
+
+
+def unread_settings(recipe: AnyRecipe) -> list[str]:
+    """Return the keys of `UNREAD` that the recipe sets to something else than their default, in the recipe's order.
+
+    An optional table, which is left out by default, counts as one key.
+    """
+    default = type(recipe).model_validate({"kind": recipe.kind})
+    return [key for key in _changed(recipe, default, "") if unread(key)]
+
+
+def unread(key: str) -> bool:
+    """Whether no code reads a key: it, or a table that it is in, is in `UNREAD`."""
+    return any(key == entry or key.startswith(f"{entry}.") for entry in UNREAD)
+
+
+def _changed(table: BaseModel, default: BaseModel | None, prefix: str) -> Iterator[str]:
+    """Yield the keys whose value is not the default: that of the parent's default table, or else the field's own."""
+    for name, field in type(table).model_fields.items():
+        key, value = f"{prefix}{name}", getattr(table, name)
+        usual: Any = getattr(default, name) if default is not None else field.default
+        if isinstance(value, BaseModel) and usual is not None:
+            yield from _changed(value, usual if type(usual) is type(value) else None, f"{key}.")
+        elif value != usual:
+            yield key
