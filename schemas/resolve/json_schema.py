@@ -5,24 +5,42 @@ A file is only a part of a recipe: every key may come from a base, so none is re
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+import schemas
 from schemas.base import COST_MEANING
 from schemas.errors import UsageError
 from schemas.recipes import RECIPES
+from schemas.resolve.renames import VERSION
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-HOME = "https://raw.githubusercontent.com/osora/osora/main/schemas/json"
 ANY_KIND = "recipe"
 """The schema that takes a recipe of any kind, and layers, which have none."""
-REFERENCE = {"type": "string", "pattern": r"\$\{", "description": "A reference, such as ${optim.lr} or ${env:HOME}."}
-DELETE = {
-    "description": "true forgets everything inherited in this table; a list un-sets inherited keys.",
-    "anyOf": [{"const": True}, {"type": "array", "items": {"type": "string"}}],
+SHARED: dict[str, dict[str, Any]] = {
+    "reference": {
+        "type": "string",
+        "pattern": r"\$\{",
+        "description": "A reference, such as ${optim.lr}, ${env:HOME} or ${recipe_dir}.",
+    },
+    "_delete_": {
+        "description": "true forgets everything inherited in this table; a list un-sets inherited keys.",
+        "anyOf": [{"const": True}, {"type": "array", "items": {"type": "string"}}],
+    },
+    "_append_": {
+        "description": "Adds to the end of an inherited list: `_append_.NAME = [...]`.",
+        "type": "object",
+        "additionalProperties": {"type": "array"},
+    },
+    "_prepend_": {
+        "description": "Adds to the front of an inherited list: `_prepend_.NAME = [...]`.",
+        "type": "object",
+        "additionalProperties": {"type": "array"},
+    },
 }
-EXTEND = {"type": "object", "additionalProperties": {"type": "array"}}
+"""What any table or value may hold, as definitions that the schemas refer to."""
 BASE = {
     "description": "Recipes that come first: files seen from this one's folder, or packaged names; later ones win.",
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
@@ -38,6 +56,11 @@ def schema_names() -> tuple[str, ...]:
     return (*RECIPES, ANY_KIND)
 
 
+def packaged_schema(name: str) -> str:
+    """Return where the committed schema of a kind stands on this machine, as a URI that an editor opens."""
+    return (Path(schemas.__file__).parent / "json" / f"{name}.schema.json").resolve().as_uri()
+
+
 def json_schema(name: str) -> Node:
     """Return the schema of one kind's files, or of any recipe file. Raises UsageError for an unknown name."""
     if name not in schema_names():
@@ -51,8 +74,8 @@ def json_schema(name: str) -> Node:
         reference = references[(RECIPES[kind], "validation")]["$ref"]
         tables[reference.rsplit("/", 1)[1]]["properties"]["_base_"] = BASE
     roots = [references[(RECIPES[kind], "validation")] for kind in kinds]
-    head = {"$schema": DIALECT, "$id": f"{HOME}/{name}.schema.json", "title": f"osora {name}"}
-    return {**head, **(roots[0] if len(roots) == 1 else {"anyOf": roots}), "$defs": tables}
+    head = {"$schema": DIALECT, "$id": f"urn:osora:schema:{name}:{VERSION}", "title": f"osora {name}"}
+    return {**head, **(roots[0] if len(roots) == 1 else {"anyOf": roots}), "$defs": {**tables, **SHARED}}
 
 
 def _table(node: Mapping[str, Any]) -> Node:
@@ -111,17 +134,13 @@ def _free_names(node: Mapping[str, Any]) -> Node:
 
 
 def _directives() -> Node:
-    return {
-        "_delete_": DELETE,
-        "_append_": {**EXTEND, "description": "Adds to the end of an inherited list: `_append_.NAME = [...]`."},
-        "_prepend_": {**EXTEND, "description": "Adds to the front of an inherited list: `_prepend_.NAME = [...]`."},
-    }
+    return {name: {"$ref": f"#/$defs/{name}"} for name in SHARED if name != "reference"}
 
 
 def _or_reference(node: Node) -> Node:
     """Let a reference stand in a value's place; what is said of the key stays outside of the choice."""
-    outside = {key: node.pop(key) for key in ("description", "default") if key in node}
-    return {**outside, "anyOf": [node, REFERENCE]}
+    outside: Node = {key: node.pop(key) for key in ("description", "default") if key in node}
+    return {**outside, "anyOf": [node, {"$ref": "#/$defs/reference"}]}
 
 
 def _takes_any_text(node: Mapping[str, Any]) -> bool:

@@ -12,7 +12,9 @@ from schemas.resolve.diagnostics import Diagnostic, Place
 from schemas.resolve.fields import choices, field_at, places_of, siblings
 from schemas.resolve.keys import Path, show_key, show_part
 from schemas.resolve.literals import write_value
+from schemas.resolve.meaning import meaning_of
 from schemas.resolve.nodes import Table, find, is_set
+from schemas.resolve.renames import VERSION, renamed
 from schemas.resolve.sources import Source
 
 TYPES = {
@@ -27,6 +29,7 @@ TYPES = {
     "dict_type": "a table",
     "none_required": "nothing",
 }
+OLDER = "`osora config migrate FILE` rewrites a recipe of an older version."
 LIMITS = {
     "greater_than": ("more than", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -146,8 +149,17 @@ class Validator:
 
     def _unknown(self, path: Path) -> Diagnostic:
         table, name = path[:-1], str(path[-1])
-        hint = self._elsewhere(table, name) or self._close(table, name)
+        hint = self._renamed(path) or self._elsewhere(table, name) or self._close(table, name)
         return Diagnostic("OSR001", f"unknown key `{show_key(path)}`.", self.place(path, "key"), help=hint)
+
+    def _renamed(self, path: Path) -> str | None:
+        """Name the new place of a key that older versions, or Open-Sora, have elsewhere."""
+        new = renamed(path)
+        if new is None or meaning_of(self.kind, new, self.values) is None:
+            return None
+        if new[-1] == path[-1] and len(path) == 1:
+            return f"It belongs to [{show_key(new[:-1])}]: write `{show_key(new)}`."
+        return f"It is `{show_key(new)}` here; `osora config migrate` rewrites such keys."
 
     def _elsewhere(self, table: Path, name: str) -> str | None:
         """Name the table or the kind that has a key of exactly this name."""
@@ -224,7 +236,8 @@ class Validator:
 
     def _close_value(self, mistake: Mistake, expected: str) -> str | None:
         if mistake.path == ("schema_version",):
-            return "This osora reads no other; a recipe of a newer version needs a newer osora."
+            older = isinstance(mistake.value, int) and mistake.value < VERSION
+            return OLDER if older else "This osora reads no other; a recipe of a newer version needs a newer osora."
         allowed = expected.replace("'", "").replace(" or ", ", ").split(", ")
         if isinstance(mistake.value, (int, float)) and str(mistake.value) in allowed:
             option = f"--set {show_key(mistake.path)}='\"{mistake.value}\"'"
