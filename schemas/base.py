@@ -4,6 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+ListPolicy = str
+"""What a layer's list does to the list below: `append`, `unique` (append what is not there), or `by NAME` (tables with
+the same NAME are one). A list without a policy replaces."""
 Cost = Literal["breaks_resume", "needs_recache", "changes_memory", "changes_numerics"]
 
 COST_MEANING: dict[Cost, str] = {
@@ -30,3 +33,10 @@ class Schema(BaseModel):
 def cost(*costs: Cost) -> dict[str, Any]:
     """Return the `json_schema_extra` that records what changing a field costs."""
     return {"cost": list(costs)}
+
+
+def lists(policy: ListPolicy) -> dict[str, Any]:
+    """Return the `json_schema_extra` that says how the lists of several layers come together."""
+    if policy not in ("append", "unique") and not policy.startswith("by "):
+        raise AssertionError(f"{policy!r} is no list policy")
+    return {"lists": policy}

@@ -56,8 +56,9 @@ class DatasetConfig(Schema):
 
 
 def _frame_count(key: Any) -> Any:
-    """TOML keys are always strings: `33 = [1.0, 12]` has the key "33"."""
-    return int(key) if isinstance(key, str) and key.isascii() and key.isdecimal() else key
+    """TOML keys are always strings: `33 = [1.0, 12]` has the key "33"; "033" would be the same bucket a second time."""
+    is_count = isinstance(key, str) and key.isascii() and key.isdecimal() and not key.startswith("0")
+    return int(key) if is_count else key
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -18,6 +18,13 @@ CODE = re.compile(r"OSR\d+", re.IGNORECASE)
 LONGEST = 90
 """Characters of a value that are shown on one line."""
 
+DONE = {
+    "deleted": "deletes it, back to ",
+    "appended": "appends ",
+    "prepended": "puts in front ",
+    "merged": "adds to it ",
+}
+"""What a layer did to a key, where it is more than setting it."""
 Line = tuple[str, str]
 
 
@@ -74,15 +81,9 @@ def _key_lines(found: Explanation) -> Iterator[Line]:
 
 
 def _event_lines(event: Event) -> Iterator[Line]:
-    done = {
-        "default": "",
-        "set": "",
-        "deleted": "deletes it, back to ",
-        "appended": "appends ",
-        "prepended": "puts in front ",
-    }
-    said = event.written if event.action in ("appended", "prepended") else event.value
-    yield "note", f"    {event.place}  {done[event.action]}{_shown(said)}"
+    done = DONE.get(event.action, "")
+    said = event.written if event.action in ("appended", "prepended", "merged") else event.value
+    yield "note", f"    {event.place}  {done}{_shown(said)}"
     excerpt = event.place.excerpt()
     if excerpt is not None:
         margin = "" if event.place.line is None else str(event.place.line)

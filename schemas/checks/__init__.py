@@ -1,10 +1,23 @@
-"""Rules between fields, each with a code: 1xx model and autoencoder, 2xx data, 3xx sampling, 4xx optimization."""
+"""Rules between fields, each with a code: 1xx models, 2xx data, 3xx sampling, 4xx optimization, 5xx processes."""
 
-from schemas.checks import data, model, optim, sampling
+from schemas.checks import autoencoder, buckets, data, model, optim, parallel, sampling, text
 from schemas.checks.registry import RULES, Problem, Rule
 from schemas.recipes import AnyRecipe
 
-__all__ = ["RULES", "Problem", "Rule", "data", "model", "optim", "run_checks", "sampling"]
+__all__ = [
+    "RULES",
+    "Problem",
+    "Rule",
+    "autoencoder",
+    "buckets",
+    "data",
+    "model",
+    "optim",
+    "parallel",
+    "run_checks",
+    "sampling",
+    "text",
+]
 
 
 def run_checks(recipe: AnyRecipe) -> list[Problem]:

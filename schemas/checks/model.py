@@ -2,12 +2,27 @@
 
 from collections.abc import Iterator
 
-from schemas.autoencoder import HunyuanVAEConfig
-from schemas.checks.registry import Finding, rule
+from schemas.autoencoder import AutoencoderConfig, HunyuanVAEConfig
+from schemas.checks.registry import Finding, Key, rule
+from schemas.denoiser import DenoiserConfig
 from schemas.recipes import ClipsRecipe, SampleRecipe, TrainRecipe
 
 Diffusing = TrainRecipe | SampleRecipe
-HIDDEN, HEADS = ("model", "hidden_size"), ("model", "num_heads")
+
+
+def denoisers(recipe: Diffusing) -> Iterator[tuple[Key, DenoiserConfig, Key, AutoencoderConfig]]:
+    """Yield every denoiser of a recipe with the autoencoder whose latents it sees, and where both stand."""
+    yield ("model",), recipe.model, ("ae",), recipe.ae
+    if isinstance(recipe, SampleRecipe) and recipe.t2i2v is not None:
+        above = "t2i2v"
+        yield (above, "img_flux"), recipe.t2i2v.img_flux, (above, "img_flux_ae"), recipe.t2i2v.img_flux_ae
+
+
+def autoencoders(recipe: ClipsRecipe | SampleRecipe) -> Iterator[tuple[Key, AutoencoderConfig]]:
+    """Yield every autoencoder of a recipe and where it stands."""
+    yield ("ae",), recipe.ae
+    if isinstance(recipe, SampleRecipe) and recipe.t2i2v is not None:
+        yield ("t2i2v", "img_flux_ae"), recipe.t2i2v.img_flux_ae
 
 
 @rule(
@@ -29,12 +44,14 @@ HIDDEN, HEADS = ("model", "hidden_size"), ("model", "num_heads")
 )
 def heads_divide_the_width(recipe: Diffusing) -> Iterator[Finding]:
     """hidden_size is a multiple of num_heads."""
-    width, heads = recipe.model.hidden_size, recipe.model.num_heads
-    if width % heads:
-        near = sorted((n for n in range(1, width + 1) if width % n == 0), key=lambda n: (abs(n - heads), n))[:2]
-        options = " or ".join(str(n) for n in sorted(near))
-        message = f"model.num_heads = {heads} does not divide model.hidden_size = {width}."
-        yield Finding((HEADS, HIDDEN), message, f"Use {options} heads.")
+    for at, model, _, _ in denoisers(recipe):
+        width, heads = model.hidden_size, model.num_heads
+        if width % heads:
+            near = sorted((n for n in range(1, width + 1) if width % n == 0), key=lambda n: (abs(n - heads), n))[:2]
+            options = " or ".join(str(n) for n in sorted(near))
+            name = ".".join(at)
+            message = f"{name}.num_heads = {heads} does not divide {name}.hidden_size = {width}."
+            yield Finding(((*at, "num_heads"), (*at, "hidden_size")), message, f"Use {options} heads.")
 
 
 @rule(
@@ -56,18 +73,16 @@ def heads_divide_the_width(recipe: Diffusing) -> Iterator[Finding]:
 )
 def axes_fill_the_head(recipe: Diffusing) -> Iterator[Finding]:
     """axes_dim adds up to the head width, each number even and above 0."""
-    axes, width, heads = recipe.model.axes_dim, recipe.model.hidden_size, recipe.model.num_heads
-    if any(axis <= 0 or axis % 2 for axis in axes):
-        message = (
-            f"model.axes_dim = {list(axes)}: rotary features come in pairs, so each number must be even and above 0."
-        )
-        yield Finding((("model", "axes_dim"),), message)
-    elif width % heads == 0 and sum(axes) != width // heads:
-        message = (
-            f"model.axes_dim = {list(axes)} adds up to {sum(axes)}, but a head is "
-            f"hidden_size / num_heads = {width} / {heads} = {width // heads} wide."
-        )
-        yield Finding((("model", "axes_dim"), HIDDEN, HEADS), message)
+    for at, model, _, _ in denoisers(recipe):
+        axes, width, heads = model.axes_dim, model.hidden_size, model.num_heads
+        said, key = f"{'.'.join(at)}.axes_dim = {list(axes)}", (*at, "axes_dim")
+        if any(axis <= 0 or axis % 2 for axis in axes):
+            message = f"{said}: rotary features come in pairs, so each number must be even and above 0."
+            yield Finding((key,), message)
+        elif width % heads == 0 and sum(axes) != width // heads:
+            head = f"hidden_size / num_heads = {width} / {heads} = {width // heads}"
+            keys = (key, (*at, "hidden_size"), (*at, "num_heads"))
+            yield Finding(keys, f"{said} adds up to {sum(axes)}, but a head is {head} wide.")
 
 
 @rule(
@@ -89,14 +104,14 @@ def axes_fill_the_head(recipe: Diffusing) -> Iterator[Finding]:
 )
 def token_holds_a_patch(recipe: Diffusing) -> Iterator[Finding]:
     """in_channels = latent channels x patch_size^2."""
-    given, channels, patch = recipe.model.in_channels, recipe.ae.latent_channels, recipe.model.patch_size
-    if given != channels * patch**2:
-        message = (
-            f"model.in_channels = {given}, but a token holds ae.latent_channels x patch_size^2 = "
-            f"{channels} x {patch}^2 = {channels * patch**2} features."
-        )
-        keys = (("model", "in_channels"), ("ae", "latent_channels"), ("model", "patch_size"))
-        yield Finding(keys, message, f"Use model.in_channels = {channels * patch**2}.")
+    for at, model, ae_at, ae in denoisers(recipe):
+        given, channels, patch = model.in_channels, ae.latent_channels, model.patch_size
+        needed = channels * patch**2
+        if given != needed:
+            token = f"{'.'.join(ae_at)}.latent_channels x patch_size^2 = {channels} x {patch}^2 = {needed}"
+            message = f"{'.'.join(at)}.in_channels = {given}, but a token holds {token} features."
+            keys = ((*at, "in_channels"), (*ae_at, "latent_channels"), (*at, "patch_size"), (*ae_at, "type"))
+            yield Finding(keys, message, f"Use {'.'.join(at)}.in_channels = {needed}.")
 
 
 @rule(

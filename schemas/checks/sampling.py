@@ -150,3 +150,74 @@ def condition_leaves_frames_to_make(recipe: SampleRecipe) -> Iterator[Finding]:
     if recipe.sampling.num_frames <= shown:
         message = f"sampling.num_frames = {recipe.sampling.num_frames}, but {recipe.sampling.cond_type} shows {shown} of them."
         yield Finding((("sampling", "num_frames"), ("sampling", "cond_type")), message)
+
+
+@rule(
+    "OSR312",
+    SampleRecipe,
+    severity="warning",
+    reason="A model that takes the guidance scale as an input is evaluated once a step: there is nothing to guide the image by.",
+    fix='Use weights without guidance_embed, or sampling.cond_type = "t2v".',
+    wrong="""
+        _base_ = "sample/256px"
+        [model]
+        guidance_embed = true
+        [sampling]
+        cond_type = "i2v_head"
+    """,
+    right="""
+        _base_ = "sample/256px"
+        [sampling]
+        cond_type = "i2v_head"
+    """,
+)
+def image_guidance_has_an_effect(recipe: SampleRecipe) -> Iterator[Finding]:
+    """guidance_embed goes without image guidance and oscillation."""
+    cond = recipe.sampling.cond_type
+    if recipe.model.guidance_embed and cond != "t2v":
+        message = f'model.guidance_embed = true: guidance_img does nothing for sampling.cond_type = "{cond}".'
+        yield Finding((("model", "guidance_embed"), ("sampling", "cond_type")), message)
+
+
+@rule(
+    "OSR320",
+    SampleRecipe,
+    reason="The video model goes on from the image that the image model made, so it needs an input for it.",
+    fix="Set model.cond_embed = true with weights that have it, or remove [t2i2v].",
+    wrong="""
+        _base_ = "sample/t2i2v_256px"
+        [model]
+        cond_embed = false
+    """,
+    right="""
+        _base_ = "sample/t2i2v_256px"
+    """,
+)
+def the_first_frame_has_an_input(recipe: SampleRecipe) -> Iterator[Finding]:
+    """[t2i2v] needs model.cond_embed."""
+    if recipe.t2i2v is not None and not recipe.model.cond_embed:
+        message = "[t2i2v] makes a first frame, but model.cond_embed = false: the model takes no frames."
+        yield Finding((("t2i2v",), ("model", "cond_embed")), message)
+
+
+@rule(
+    "OSR321",
+    SampleRecipe,
+    reason="The resolution names how many pixels the image has.",
+    fix='Write "768px", "480p" or another budget.',
+    wrong="""
+        _base_ = "sample/t2i2v_256px"
+        [t2i2v]
+        img_resolution = "768x768"
+    """,
+    right="""
+        _base_ = "sample/t2i2v_256px"
+        [t2i2v]
+        img_resolution = "768px"
+    """,
+)
+def the_images_resolution_is_known(recipe: SampleRecipe) -> Iterator[Finding]:
+    """img_resolution is `<N>px` or `<N>p`."""
+    if recipe.t2i2v is not None and RESOLUTION.fullmatch(recipe.t2i2v.img_resolution) is None:
+        message = f't2i2v.img_resolution: "{recipe.t2i2v.img_resolution}" is not a resolution.'
+        yield Finding((("t2i2v", "img_resolution"),), message)

@@ -153,3 +153,30 @@ def takes_text(field: FieldInfo | None) -> bool:
     return any(
         choice is str or (get_origin(choice) is Literal and isinstance(get_args(choice)[0], str)) for choice in kinds
     )
+
+
+def list_policy(kind: str, path: Path, values: Mapping[str, Any]) -> str | None:
+    """Return how the lists of several layers come together at a key, or None where the strongest layer's list stands."""
+    if kind not in RECIPES or path[-1] not in _with_policy(RECIPES[kind]):
+        return None
+    field = field_at(kind, path, values)
+    return None if field is None else policy_of(field)
+
+
+def policy_of(field: FieldInfo) -> str | None:
+    """Return the list policy that a field's `json_schema_extra` names."""
+    extra = field.json_schema_extra
+    found = extra.get("lists") if isinstance(extra, dict) else None
+    return found if isinstance(found, str) else None
+
+
+@cache
+def _with_policy(model: type[BaseModel]) -> frozenset[str]:
+    """Return the names of all fields with a list policy, at any depth: for most recipes there is none to look up."""
+    names = set()
+    for name, field in model.model_fields.items():
+        if policy_of(field) is not None:
+            names.add(name)
+        for member in tables_of(field.annotation):
+            names |= _with_policy(member)
+    return frozenset(names)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from schemas.base import Cost
-from schemas.resolve.fields import choices, field_at, tables_of
+from schemas.resolve.fields import choices, field_at
 from schemas.resolve.keys import Path
 from schemas.resolve.literals import write_value
 
@@ -34,12 +34,10 @@ def meaning_of(kind: str, path: Path, values: Mapping[str, Any]) -> Meaning | No
     while field is None and len(names) > 1:
         names = names[:-1]
         field = field_at(kind, names, values)
-        if field is not None and tables_of(field.annotation):
-            return None
-    if field is None:
+    annotation = None if field is None else _value_type(field.annotation, len(path) - len(names))
+    if field is None or annotation is None:
         return None
     inside = None if names == path else names
-    annotation = field.annotation if inside is None else _value_type(field.annotation, len(path) - len(names))
     limits = () if inside is not None else limits_in(field.metadata)
     return Meaning(field.description or "", type_in_words(annotation), ", ".join(limits), costs_of(field), inside)
 
@@ -99,8 +97,10 @@ def _words(choice: Any) -> str:
 
 
 def _value_type(annotation: Any, depth: int) -> Any:
-    """Return the type of what stands `depth` names inside a table of free names."""
+    """Return the type of what stands `depth` names inside a table of free names, or None where there is no such table."""
     for _ in range(depth):
-        table = next(choice for choice in choices(annotation) if get_origin(choice) is dict)
+        table = next((choice for choice in choices(annotation) if get_origin(choice) is dict), None)
+        if table is None:
+            return None
         annotation = get_args(table)[1]
     return annotation

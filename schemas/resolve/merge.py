@@ -18,6 +18,8 @@ from schemas.resolve.nodes import UNSET, Event, Leaf, Node, Table, is_set
 from schemas.resolve.sources import Source
 
 DIRECTIVES = ("_delete_", "_append_", "_prepend_", "_base_")
+Policy = Callable[[Path], str | None]
+"""Names the list policy of a key (`schemas.base.lists`), or None where a list replaces the one below."""
 Default = Callable[[Path], Any]
 """Looks the schema's default of a key up, for lists that a layer appends to; UNSET where there is none."""
 
@@ -27,12 +29,18 @@ def no_default(path: Path) -> Any:
     return UNSET
 
 
+def no_policy(path: Path) -> str | None:
+    """Let every list replace the one below."""
+    return None
+
+
 class Merger:
     """Applies layers one by one; collects problems instead of stopping at the first."""
 
-    def __init__(self, default: Default = no_default) -> None:
+    def __init__(self, default: Default = no_default, policy: Policy = no_policy) -> None:
         self.problems: list[Diagnostic] = []
         self._default = default
+        self._policy = policy
 
     def apply(self, tree: Table, source: Source) -> Table:
         """Return the tree with one more layer on top; the given tree is unchanged."""
@@ -79,7 +87,13 @@ class Merger:
         if isinstance(value, Mapping):
             table = node if isinstance(node, Table) else Table(history=() if node is None else node.history)
             return self._table(table, value, source, path)
-        return Leaf(value, (*(node.history if node else ()), Event("set", value, value, source, path)))
+        history = node.history if node else ()
+        if isinstance(value, list) and isinstance(node, Leaf) and isinstance(node.value, list):
+            policy = self._policy(path)
+            if policy is not None:
+                both = combined(node.value, value, policy)
+                return Leaf(both, (*history, Event("merged", both, value, source, path)))
+        return Leaf(value, (*history, Event("set", value, value, source, path)))
 
     def _delete_listed(self, table: Table, names: Any, source: Source, path: Path) -> Table:
         here = (*path, "_delete_")
@@ -157,6 +171,28 @@ class Merger:
 
     def _report(self, message: str, source: Source, path: Path, hint: str) -> None:
         self.problems.append(Diagnostic("OSR022", message, source.place(path), help=hint))
+
+
+def combined(below: list[Any], above: list[Any], policy: str) -> list[Any]:
+    """Return the list that two layers make under a policy; items keep the place where they first stood."""
+    if policy == "append":
+        return [*below, *above]
+    if policy == "unique":
+        return [*below, *(item for index, item in enumerate(above) if item not in below and item not in above[:index])]
+    name = policy.removeprefix("by ")
+    both = list(below)
+    for item in above:
+        at = next((index for index, other in enumerate(both) if _named_alike(other, item, name)), None)
+        if at is None:
+            both.append(item)
+        else:
+            both[at] = {**both[at], **item}
+    return both
+
+
+def _named_alike(first: Any, second: Any, name: str) -> bool:
+    tables = isinstance(first, Mapping) and isinstance(second, Mapping)
+    return tables and name in first and name in second and bool(first[name] == second[name])
 
 
 def _with(table: Table, items: Mapping[str, Node]) -> Table:

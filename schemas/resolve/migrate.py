@@ -142,10 +142,9 @@ class _Job:
 
     def _new(self, path: Path) -> Path | None:
         """Return where a key goes, if the file's kind has that place; a file without a kind may be of any."""
-        new = renamed(path) if path else None
         kind = self.file.values.get("kind")
-        kinds = [kind] if kind in RECIPES else list(RECIPES)
-        return new if new and any(meaning_of(str(name), new, {}) for name in kinds) else None
+        kinds = [str(kind)] if kind in RECIPES else list(RECIPES)
+        return next((new for new in renamed(path) if any(meaning_of(name, new, {}) for name in kinds)), None)
 
     def _old(self) -> bool:
         version = self.file.values.get("schema_version")

@@ -10,7 +10,7 @@ from schemas.resolve.diagnostics import Place
 from schemas.resolve.keys import Path
 from schemas.resolve.sources import Source
 
-Action = Literal["default", "set", "deleted", "appended", "prepended"]
+Action = Literal["default", "set", "deleted", "appended", "prepended", "merged"]
 
 
 class Unset(Enum):
@@ -44,7 +44,7 @@ class Event:
     @property
     def place(self) -> Place:
         """Where the layer says it; computed on each call."""
-        return self.source.place(self.path, "value" if self.action == "set" else "key")
+        return self.source.place(self.path, "value" if self.action in ("set", "merged") else "key")
 
     @property
     def key_place(self) -> Place:

@@ -9,54 +9,64 @@ from schemas.resolve.keys import Path, parse_key
 VERSION = 1
 """The version of the recipe language that this osora reads."""
 
-RENAMES: dict[int, dict[str, str]] = {
+RENAMES: dict[int, dict[str, tuple[str, ...]]] = {
     0: {
-        "ckpt_every": "checkpoint.every",
-        "keep_n_latest": "checkpoint.keep_n_latest",
-        "async_io": "checkpoint.async_save",
-        "log_every": "logging.log_every",
-        "bucket_config": "buckets",
-        "condition_config": "condition",
-        "vae_loss_config": "vae_loss",
-        "sampling_option": "sampling",
-        "t5": "text.t5",
-        "clip": "text.clip",
-        "grad_checkpoint": "memory.grad_checkpoint",
-        "grad_ckpt_settings": "memory.grad_ckpt_settings",
-        "grad_ckpt_setting": "memory.grad_ckpt_settings",
-        "lr": "optim.lr",
-        "eps": "optim.eps",
-        "betas": "optim.betas",
-        "weight_decay": "optim.weight_decay",
-        "grad_clip": "optim.grad_clip",
-        "accumulation_steps": "optim.accumulation_steps",
-        "warmup_steps": "optim.warmup_steps",
-        "lr_scheduler.warmup_steps": "optim.warmup_steps",
-        "ema_decay": "optim.ema_decay",
-        "num_workers": "dataset.num_workers",
-        "prefetch_factor": "dataset.prefetch_factor",
-        "save_dir": "sampling.save_dir",
-        "fps_save": "sampling.fps_save",
-        "cond_type": "sampling.cond_type",
-        "motion_score": "sampling.motion_score",
-        "batch_size": "sampling.batch_size",
-        "num_samples": "sampling.num_samples",
+        "ckpt_every": ("checkpoint.every",),
+        "keep_n_latest": ("checkpoint.keep_n_latest",),
+        "async_io": ("checkpoint.async_save",),
+        "log_every": ("logging.log_every",),
+        "wandb_project": ("logging.wandb_project",),
+        "bucket_config": ("buckets",),
+        "condition_config": ("condition",),
+        "vae_loss_config": ("vae_loss",),
+        "sampling_option": ("sampling",),
+        "plugin": ("parallel.plugin",),
+        "plugin_config": ("parallel",),
+        "plugin_ae": ("parallel_ae.plugin",),
+        "plugin_config_ae": ("parallel_ae",),
+        "img_flux": ("t2i2v.img_flux",),
+        "img_flux_ae": ("t2i2v.img_flux_ae",),
+        "img_resolution": ("t2i2v.img_resolution",),
+        "t5": ("text.t5",),
+        "clip": ("text.clip",),
+        "grad_checkpoint": ("memory.grad_checkpoint",),
+        "grad_ckpt_settings": ("memory.grad_ckpt_settings",),
+        "grad_ckpt_setting": ("memory.grad_ckpt_settings",),
+        "grad_ckpt_buffer_size": ("memory.grad_ckpt_buffer_size",),
+        "lr": ("optim.lr",),
+        "initial_lr": ("optim.initial_lr",),
+        "eps": ("optim.eps",),
+        "betas": ("optim.betas",),
+        "weight_decay": ("optim.weight_decay",),
+        "grad_clip": ("optim.grad_clip",),
+        "accumulation_steps": ("optim.accumulation_steps",),
+        "warmup_steps": ("optim.warmup_steps",),
+        "lr_scheduler.warmup_steps": ("optim.warmup_steps",),
+        "ema_decay": ("optim.ema_decay",),
+        "num_workers": ("dataset.num_workers",),
+        "prefetch_factor": ("dataset.prefetch_factor",),
+        "save_dir": ("sampling.save_dir", "reconstruction.save_dir"),
+        "fps_save": ("sampling.fps_save", "reconstruction.fps_save"),
+        "num_samples": ("sampling.num_samples", "reconstruction.num_samples"),
+        "cond_type": ("sampling.cond_type",),
+        "motion_score": ("sampling.motion_score",),
+        "batch_size": ("sampling.batch_size",),
     },
 }
-"""From version N to N + 1: old dotted key -> new one."""
+"""From version N to N + 1: old dotted key -> the new one, or one for each kind that has it."""
 
 
-def renamed(path: Path) -> Path | None:
-    """Return where a key of an older version, or of Open-Sora, stands now; also for keys inside a renamed table."""
-    here = path
+def renamed(path: Path) -> list[Path]:
+    """Return where a key of an older version, or of Open-Sora, may stand now; also for keys inside a renamed table."""
+    places = [path]
     for version in sorted(RENAMES):
-        here = _step(RENAMES[version], here)
-    return None if here == path else here
+        places = [new for place in places for new in _step(RENAMES[version], place)]
+    return [place for place in places if place != path]
 
 
-def _step(table: dict[str, str], path: Path) -> Path:
-    for old, new in table.items():
+def _step(table: dict[str, tuple[str, ...]], path: Path) -> list[Path]:
+    for old, places in table.items():
         before = parse_key(old)
         if path[: len(before)] == before:
-            return (*parse_key(new), *path[len(before) :])
-    return path
+            return [(*parse_key(new), *path[len(before) :]) for new in places]
+    return [path]

@@ -8,7 +8,7 @@ from typing import Any
 from schemas.checks import Problem, run_checks
 from schemas.recipes import RECIPES, AnyRecipe
 from schemas.resolve.diagnostics import Diagnostic, Place, RecipeError, in_order
-from schemas.resolve.fields import defaults_of, field_at, look_up, takes_text
+from schemas.resolve.fields import defaults_of, field_at, list_policy, look_up, takes_text
 from schemas.resolve.interpolation import Surroundings, interpolate
 from schemas.resolve.keys import Path, show_key
 from schemas.resolve.kinds import kind_of
@@ -76,7 +76,7 @@ class _Job:
 
     def _merge(self, hints: Mapping[str, Any], kind: str | None) -> Table:
         defaults = defaults_of(RECIPES[kind], hints) if kind in RECIPES else {}
-        merger = Merger(partial(look_up, defaults))
+        merger = Merger(partial(look_up, defaults), lambda path: list_policy(kind or "", path, hints))
         tree = Table()
         for layer in self.layers:
             path, source = layer.unset, layer.source

@@ -123,7 +123,7 @@ class Validator:
             if node is not None and node.history:
                 event = node.history[-1]
                 inside = length == len(path) or isinstance(path[length], int)
-                if event.action in ("set", "deleted"):
+                if event.action in ("set", "deleted", "merged"):
                     return event.source.place(
                         (*event.path, *path[length:]) if inside else event.path, part if inside else "key"
                     )
@@ -154,8 +154,8 @@ class Validator:
 
     def _renamed(self, path: Path) -> str | None:
         """Name the new place of a key that older versions, or Open-Sora, have elsewhere."""
-        new = renamed(path)
-        if new is None or meaning_of(self.kind, new, self.values) is None:
+        new = next((place for place in renamed(path) if meaning_of(self.kind, place, self.values)), None)
+        if new is None:
             return None
         if new[-1] == path[-1] and len(path) == 1:
             return f"It belongs to [{show_key(new[:-1])}]: write `{show_key(new)}`."

@@ -75,7 +75,7 @@ def test_history_is_oldest_first_with_a_place_each(tmp_path: Path) -> None:
     assert [event.value for event in events] == [1e-4, 1e-5, 5e-5, 1.0, 2.0]
     assert [Path(event.label).name for event in events] == [
         "schema default",
-        "image.toml",
+        "lr_image.toml",
         "stage1.toml",
         "a.toml",
         "<command line>",

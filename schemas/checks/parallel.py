@@ -1,0 +1,203 @@
+"""OSR5xx: the sizes of the mesh must suit the plugin, the model and the number of processes."""
+
+from collections.abc import Iterator
+
+from schemas.checks.registry import Finding, rule
+from schemas.parallel import ParallelConfig
+from schemas.recipes import RunRecipe, SampleRecipe, TrainRecipe
+
+Spread = RunRecipe | SampleRecipe
+SIZES = ("tp_size", "sp_size", "pp_size")
+COLOSSALAI = ("ddp", "zero1", "zero2", "hybrid")
+"""Plugins of ColossalAI's Booster that have a counterpart here."""
+
+
+def tables(recipe: Spread) -> Iterator[tuple[str, ParallelConfig]]:
+    """Yield every table that spreads something over processes."""
+    yield "parallel", recipe.parallel
+    if isinstance(recipe, SampleRecipe):
+        yield "parallel_ae", recipe.parallel_ae
+
+
+def world_size_problem(config: ParallelConfig, processes: int, name: str = "parallel") -> str | None:
+    """Return what is wrong with running `config` on so many processes, which no recipe knows; None if nothing is."""
+    needed = config.tp_size * config.sp_size * config.pp_size
+    if processes % needed == 0:
+        return None
+    product = f"{name}.tp_size x sp_size x pp_size = {config.tp_size} x {config.sp_size} x {config.pp_size} = {needed}"
+    return f"{product} does not divide the {processes} processes. Start a multiple of {needed}, or lower the sizes."
+
+
+@rule(
+    "OSR501",
+    RunRecipe,
+    SampleRecipe,
+    reason="Only the hybrid plugin shares out layers, tokens or blocks; ddp and the zero plugins share out clips alone.",
+    fix='Set plugin = "hybrid" (and zero_stage), or the sizes to 1.',
+    wrong="""
+        _base_ = "stage1"
+        [parallel]
+        plugin = "zero2"
+        sp_size = 4
+    """,
+    right="""
+        _base_ = "stage1"
+        [parallel]
+        plugin = "hybrid"
+        zero_stage = 2
+        sp_size = 4
+    """,
+)
+def sizes_need_the_hybrid_plugin(recipe: Spread) -> Iterator[Finding]:
+    """tp_size, sp_size and pp_size above 1 need plugin = "hybrid"."""
+    for name, config in tables(recipe):
+        for size in SIZES:
+            if getattr(config, size) > 1 and config.plugin != "hybrid":
+                given = f"{name}.{size} = {getattr(config, size)}"
+                message = f'{given}, but {name}.plugin = "{config.plugin}" shares out clips alone.'
+                yield Finding(((name, size), (name, "plugin")), message)
+                break
+
+
+@rule(
+    "OSR502",
+    RunRecipe,
+    SampleRecipe,
+    reason="zero1 and zero2 name their stage themselves; zero_stage is the hybrid plugin's.",
+    fix='Set plugin = "hybrid", or remove zero_stage.',
+    wrong="""
+        _base_ = "stage1"
+        [parallel]
+        plugin = "ddp"
+        zero_stage = 2
+    """,
+    right="""
+        _base_ = "stage1"
+        [parallel]
+        plugin = "zero2"
+    """,
+)
+def stages_need_the_hybrid_plugin(recipe: Spread) -> Iterator[Finding]:
+    """zero_stage above 0 needs plugin = "hybrid"."""
+    for name, config in tables(recipe):
+        if config.zero_stage and config.plugin != "hybrid":
+            message = f'{name}.zero_stage = {config.zero_stage} is not read with {name}.plugin = "{config.plugin}".'
+            yield Finding(((name, "zero_stage"), (name, "plugin")), message)
+
+
+@rule(
+    "OSR503",
+    TrainRecipe,
+    SampleRecipe,
+    reason="Tensor parallelism shares out whole heads; swapping tokens for heads (all_to_all) shares out what is left of them.",
+    fix='Choose sizes whose product divides model.num_heads, or sequence_parallelism_mode = "ring_attn".',
+    wrong="""
+        _base_ = "stage1"
+        [parallel]
+        plugin = "hybrid"
+        tp_size = 5
+    """,
+    right="""
+        _base_ = "stage1"
+        [parallel]
+        plugin = "hybrid"
+        tp_size = 8  # 24 heads, three each
+    """,
+)
+def heads_can_be_shared_out(recipe: TrainRecipe | SampleRecipe) -> Iterator[Finding]:
+    """num_heads is a multiple of tp_size, and of tp_size x sp_size with all_to_all."""
+    config, heads = recipe.parallel, recipe.model.num_heads
+    swaps = config.sequence_parallelism_mode == "all_to_all"
+    shares = config.tp_size * (config.sp_size if swaps else 1)
+    if heads % shares:
+        sizes = "tp_size x sp_size" if swaps and config.sp_size > 1 else "tp_size"
+        key = "sp_size" if heads % config.tp_size == 0 else "tp_size"
+        message = f"parallel.{sizes} = {shares} does not divide model.num_heads = {heads}."
+        yield Finding((("parallel", key), ("model", "num_heads")), message)
+
+
+@rule(
+    "OSR504",
+    TrainRecipe,
+    SampleRecipe,
+    reason="Every stage of a pipeline has at least one block.",
+    fix="Lower parallel.pp_size.",
+    wrong="""
+        _base_ = "tiny/train"
+        [parallel]
+        plugin = "hybrid"
+        pp_size = 8
+    """,
+    right="""
+        _base_ = "tiny/train"
+        [parallel]
+        plugin = "hybrid"
+        pp_size = 2
+    """,
+)
+def every_stage_has_a_block(recipe: TrainRecipe | SampleRecipe) -> Iterator[Finding]:
+    """pp_size is at most the number of blocks."""
+    stages, blocks = recipe.parallel.pp_size, recipe.model.depth + recipe.model.depth_single_blocks
+    if stages > max(1, blocks):
+        message = f"parallel.pp_size = {stages}, but the denoiser has depth + depth_single_blocks = {blocks} blocks."
+        yield Finding((("parallel", "pp_size"), ("model", "depth"), ("model", "depth_single_blocks")), message)
+
+
+@rule(
+    "OSR505",
+    TrainRecipe,
+    SampleRecipe,
+    severity="warning",
+    reason="The tokens of text and picture are shared out evenly; a remainder is filled up and computed for nothing.",
+    fix="Make text.t5.max_length a multiple of parallel.sp_size.",
+    wrong="""
+        _base_ = "stage1"
+        text.t5.max_length = 77
+        [parallel]
+        plugin = "hybrid"
+        sp_size = 4
+    """,
+    right="""
+        _base_ = "stage1"
+        text.t5.max_length = 80
+        [parallel]
+        plugin = "hybrid"
+        sp_size = 4
+    """,
+)
+def text_can_be_shared_out(recipe: TrainRecipe | SampleRecipe) -> Iterator[Finding]:
+    """text.t5.max_length is a multiple of sp_size."""
+    tokens, size = recipe.text.t5.max_length, recipe.parallel.sp_size
+    if tokens % size:
+        message = f"text.t5.max_length = {tokens} is no multiple of parallel.sp_size = {size}."
+        near = tokens // size * size
+        options = " or ".join(str(count) for count in (near, near + size) if count)
+        yield Finding((("text", "t5", "max_length"), ("parallel", "sp_size")), message, f"Use {options}.")
+
+
+@rule(
+    "OSR506",
+    RunRecipe,
+    SampleRecipe,
+    reason="fsdp and zero3 are PyTorch's own; ColossalAI's Booster has ddp, zero1, zero2 and hybrid.",
+    fix='Set engine = "torch", or plugin to one of "ddp", "zero1", "zero2", "hybrid".',
+    wrong="""
+        _base_ = "stage1"
+        [parallel]
+        engine = "colossalai"
+        plugin = "fsdp"
+    """,
+    right="""
+        _base_ = "stage1"
+        [parallel]
+        engine = "torch"
+        plugin = "fsdp"
+    """,
+)
+def the_engine_has_the_plugin(recipe: Spread) -> Iterator[Finding]:
+    """engine = "colossalai" needs one of its plugins."""
+    for name, config in tables(recipe):
+        used = name == "parallel" or config.plugin != "none"
+        if config.engine == "colossalai" and used and config.plugin not in COLOSSALAI:
+            message = f'{name}.engine = "colossalai" has no {name}.plugin = "{config.plugin}".'
+            yield Finding(((name, "plugin"), (name, "engine")), message)

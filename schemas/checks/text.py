@@ -1,0 +1,73 @@
+"""OSR12x: the denoiser must take what the text encoders give."""
+
+from collections.abc import Iterator
+
+from schemas.checks.registry import Finding, rule
+from schemas.recipes import SampleRecipe, TrainRecipe
+
+Diffusing = TrainRecipe | SampleRecipe
+T5_WIDTHS = {"t5-v1_1-small": 512, "t5-v1_1-base": 768, "t5-v1_1-large": 1024, "t5-v1_1-xl": 2048, "t5-v1_1-xxl": 4096}
+CLIP_WIDTHS = {
+    "clip-vit-base-patch16": 512,
+    "clip-vit-base-patch32": 512,
+    "clip-vit-large-patch14": 768,
+    "clip-vit-large-patch14-336": 768,
+}
+"""Widths of published encoders, by the last part of their name; an encoder of one's own is not known here."""
+CLIP_TOKENS = 77
+
+
+@rule(
+    "OSR121",
+    TrainRecipe,
+    SampleRecipe,
+    reason="The denoiser's text inputs are as wide as the encoders' outputs.",
+    fix="Choose the encoder that the denoiser was made for, or its width for a denoiser that is trained from the start.",
+    wrong="""
+        _base_ = "stage1"
+        [text.t5]
+        from_pretrained = "google/t5-v1_1-xl"
+    """,
+    right="""
+        _base_ = "stage1"
+        [text.t5]
+        from_pretrained = "google/t5-v1_1-xxl"
+    """,
+)
+def text_is_as_wide_as_the_model_takes(recipe: Diffusing) -> Iterator[Finding]:
+    """context_in_dim is T5's width and vec_in_dim CLIP's, for encoders whose width is known."""
+    inputs = (
+        ("context_in_dim", recipe.model.context_in_dim, "t5", recipe.text.t5.from_pretrained, T5_WIDTHS),
+        ("vec_in_dim", recipe.model.vec_in_dim, "clip", recipe.text.clip.from_pretrained, CLIP_WIDTHS),
+    )
+    for key, given, encoder, name, widths in inputs:
+        width = widths.get(name.rstrip("/").rsplit("/", 1)[-1])
+        if width is not None and width != given:
+            message = f"model.{key} = {given}, but {name} gives {width} features."
+            keys = (("model", key), ("text", encoder, "from_pretrained"))
+            yield Finding(keys, message, f"Use model.{key} = {width}, or another encoder.")
+
+
+@rule(
+    "OSR122",
+    TrainRecipe,
+    SampleRecipe,
+    reason="CLIP was trained with 77 positions and has no more.",
+    fix="Use text.clip.max_length = 77 or less.",
+    wrong="""
+        _base_ = "stage1"
+        [text.clip]
+        max_length = 256
+    """,
+    right="""
+        _base_ = "stage1"
+        [text.clip]
+        max_length = 77
+    """,
+)
+def clip_reads_77_tokens(recipe: Diffusing) -> Iterator[Finding]:
+    """text.clip.max_length is at most 77 for a published CLIP."""
+    clip = recipe.text.clip
+    if clip.from_pretrained.rstrip("/").rsplit("/", 1)[-1] in CLIP_WIDTHS and clip.max_length > CLIP_TOKENS:
+        message = f"text.clip.max_length = {clip.max_length}, but {clip.from_pretrained} has {CLIP_TOKENS} positions."
+        yield Finding((("text", "clip", "max_length"), ("text", "clip", "from_pretrained")), message)
