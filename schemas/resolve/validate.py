@@ -9,13 +9,13 @@ from pydantic import ValidationError
 
 from schemas.recipes import RECIPES, AnyRecipe
 from schemas.resolve.diagnostics import Diagnostic, Place
-from schemas.resolve.fields import choices, field_at, places_of, siblings
-from schemas.resolve.keys import Path, show_key, show_part
+from schemas.resolve.fields import choices, field_at
+from schemas.resolve.keys import Path, show_key
 from schemas.resolve.literals import write_value
-from schemas.resolve.meaning import meaning_of
 from schemas.resolve.nodes import Table, find, is_set
-from schemas.resolve.renames import VERSION, renamed
+from schemas.resolve.renames import VERSION
 from schemas.resolve.sources import Source
+from schemas.resolve.unknown_keys import unknown_key_hint
 
 TYPES = {
     "int_type": "a whole number",
@@ -99,6 +99,8 @@ class Validator:
                 path, here = (*path, part), here[part]
             elif last and error["type"] == "missing" and isinstance(part, str):
                 path = (*path, part)
+        if error["type"] == "union_tag_invalid" and isinstance(here, Mapping):
+            path, here = (*path, "type"), here.get("type")
         kind = "key_" + error["type"] if error["loc"][-1] == "[key]" else error["type"]
         return Mistake(path, kind, here, error.get("ctx", {}))
 
@@ -148,50 +150,8 @@ class Validator:
         return node.history[-2].place, "it replaces"
 
     def _unknown(self, path: Path) -> Diagnostic:
-        table, name = path[:-1], str(path[-1])
-        hint = self._renamed(path) or self._elsewhere(table, name) or self._close(table, name)
+        hint = unknown_key_hint(self.kind, self.values, path)
         return Diagnostic("OSR001", f"unknown key `{show_key(path)}`.", self.place(path, "key"), help=hint)
-
-    def _renamed(self, path: Path) -> str | None:
-        """Name the new place of a key that older versions, or Open-Sora, have elsewhere."""
-        new = next((place for place in renamed(path) if meaning_of(self.kind, place, self.values)), None)
-        if new is None:
-            return None
-        if new[-1] == path[-1] and len(path) == 1:
-            return f"It belongs to [{show_key(new[:-1])}]: write `{show_key(new)}`."
-        return f"It is `{show_key(new)}` here; `osora config migrate` rewrites such keys."
-
-    def _elsewhere(self, table: Path, name: str) -> str | None:
-        """Name the table or the kind that has a key of exactly this name."""
-        places = places_of(name)
-        kinds = [kind for kind, path in places if path[:-1] == table]
-        if kinds:
-            named = " and ".join(f'"{kind}"' for kind in kinds)
-            return (
-                f'`{show_key((*table, name))}` belongs to recipes of kind {named}; this one is of kind "{self.kind}".'
-            )
-        here = [path for kind, path in places if kind == self.kind]
-        if here and name != "type":
-            options = " or ".join(f"`{show_key(path)}`" for path in here[:3])
-            where = " or ".join(
-                f"[{show_key(path[:-1])}]" if path[1:] else "the top of the recipe" for path in here[:3]
-            )
-            return f"It belongs to {where}: write {options}."
-        there = [(kind, path) for kind, path in places if kind != self.kind]
-        if there and name != "type":
-            kind, path = there[0]
-            return f'`{show_key(path)}` belongs to recipes of kind "{kind}"; this one is of kind "{self.kind}".'
-        return None
-
-    def _close(self, table: Path, name: str) -> str | None:
-        known = siblings(self.kind, table, self.values)
-        close = get_close_matches(name, known, 1)
-        if close:
-            return f"Did you mean `{show_part(close[0])}`?"
-        if not known:
-            return None
-        where = f"[{show_key(table)}]" if table else f'A recipe of kind "{self.kind}"'
-        return f"{where} has {', '.join(sorted(known))}."
 
     def _missing(self, path: Path) -> Diagnostic:
         field = field_at(self.kind, path, self.values)
@@ -211,6 +171,8 @@ class Validator:
         if kind in ("too_long", "missing"):
             size = context.get("max_length") or self._length(mistake.path)
             return "OSR003", f"needs exactly {size} values, not {len(mistake.value)}.", self._meaning(mistake.path)
+        if kind == "too_short":
+            return "OSR003", f"needs at least {context['min_length']} value.", self._meaning(mistake.path)
         if kind == "finite_number":
             return "OSR003", "must be a finite number.", None
         if kind in ("literal_error", "union_tag_invalid"):
@@ -248,8 +210,11 @@ class Validator:
     def _type_help(self, mistake: Mistake) -> str | None:
         value = mistake.value
         if isinstance(value, str) and value.lower() in ("none", "null"):
-            return f'To un-set a key: `--unset {show_key(mistake.path)}`, or `_delete_ = ["{mistake.path[-1]}"]` in a file.'
+            names = _names(mistake.path)
+            return f'To un-set a key: `--unset {show_key(names)}`, or `_delete_ = ["{names[-1]}"]` in a file.'
         if isinstance(value, str) and mistake.type != "string_type" and _is_number(value):
+            return f"Leave the quotes out: {value}."
+        if isinstance(value, str) and value in ("true", "false") and mistake.type == "bool_type":
             return f"Leave the quotes out: {value}."
         if isinstance(value, float) and value.is_integer() and mistake.type.startswith("int"):
             return f"Write {int(value)}."
