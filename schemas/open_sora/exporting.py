@@ -1,0 +1,148 @@
+"""From a recipe to a config under Open-Sora's own key names."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.open_sora.fixed import constants, derived
+from schemas.open_sora.pairs import NoCounterpartError, Pair
+from schemas.open_sora.plugins import plugin_of
+from schemas.open_sora.tables import AUTOENCODER_TABLE, look_up, pairs_of
+from schemas.recipes import RECIPES, AnyRecipe, SampleRecipe, TrainRecipe
+from schemas.resolve.fields import as_toml, defaults_of
+
+OPTIONAL_TABLES = ("lora", "discriminator", "t2i2v")
+PARALLEL = {"parallel": "", "parallel_ae": "_ae"}
+"""osora's table -> what Open-Sora puts behind `plugin` and `plugin_config`."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """The config, and what of the recipe it cannot say: osora's key -> reason."""
+
+    config: dict[str, Any]
+    lost: dict[str, str]
+
+
+def export_recipe(recipe: AnyRecipe) -> Export:
+    """Return the recipe under Open-Sora's keys, with the values that Open-Sora's own configs spell out."""
+    return _Exporter(recipe).run()
+
+
+def export_layer(without: AnyRecipe, recipe: AnyRecipe) -> Export:
+    """Return what a layer adds: the top-level keys in which a recipe with it differs from the same one without."""
+    before, after = export_recipe(without), export_recipe(recipe)
+    config = {name: value for name, value in after.config.items() if before.config.get(name) != value}
+    return Export(config, {key: reason for key, reason in after.lost.items() if key not in before.lost})
+
+
+class _Exporter:
+    def __init__(self, recipe: AnyRecipe) -> None:
+        self.recipe = recipe
+        self.tree = as_toml(recipe)
+        self.config: dict[str, Any] = {}
+        self.lost: dict[str, str] = {}
+        self.said: set[str] = {"kind", "schema_version", "device", "parallel.engine", "parallel_ae.engine"}
+
+    def run(self) -> Export:
+        kind = self.recipe.kind
+        family, tables = families(self.tree), {name for name in OPTIONAL_TABLES if name in self.tree}
+        ae = self.tree["ae"]
+        tiled = bool(ae.get("use_spatial_tiling") or ae.get("use_temporal_tiling"))
+        for pair in pairs_of(kind, family, tables, tiled):
+            self._write(pair)
+        for key, (value, _) in constants(kind, family, tables, AUTOENCODER_TABLE[kind]).items():
+            self._put(key, value)
+        for key, (value, _) in derived(self.recipe).items():
+            self._put(key, value)
+        self._special(tables)
+        self.lost |= dict.fromkeys(self._unsaid(), "Open-Sora has no such key")
+        return Export(self.config, self.lost)
+
+    def _write(self, pair: Pair) -> None:
+        self.said.add(pair.ours)
+        try:
+            value = pair.conversion.theirs(self._ours(pair.ours))
+        except NoCounterpartError as reason:
+            self.lost[pair.ours] = str(reason)
+            return
+        if pair.written or value != pair.default:
+            self._put(pair.theirs, value)
+
+    def _special(self, tables: set[str]) -> None:
+        for table, suffix in PARALLEL.items():
+            if table in self.tree:
+                self._parallel(table, suffix)
+        if isinstance(self.recipe, TrainRecipe):
+            self._conditions(self.recipe)
+        if "t2i2v" in tables:
+            self._put("use_t2i2v", True)
+        project = self._ours("logging.wandb_project")
+        self.said.add("logging.wandb_project")
+        if project is not None:
+            self._put("wandb", True)
+            self._put("wandb_project", project)
+
+    def _parallel(self, table: str, suffix: str) -> None:
+        values = self.tree[table]
+        self.said |= {f"{table}.{name}" for name in values}
+        try:
+            plugin, config = plugin_of(values, always=not isinstance(self.recipe, SampleRecipe))
+        except NoCounterpartError as reason:
+            self.lost[f"{table}.plugin"] = str(reason)
+            return
+        if plugin is not None:
+            self._put(f"plugin{suffix}", plugin)
+            self._put(f"plugin_config{suffix}", config)
+
+    def _conditions(self, recipe: TrainRecipe) -> None:
+        """Write the weights that count, where the model takes frames; whole ones as whole numbers."""
+        self.said |= {f"condition.{name}" for name in type(recipe.condition).model_fields}
+        weights = recipe.condition.weights()
+        if recipe.model.cond_embed or set(weights) != {"t2v"}:
+            whole = {name: int(weight) if weight.is_integer() else weight for name, weight in weights.items()}
+            self._put("condition_config", whole)
+
+    def _ours(self, key: str) -> Any:
+        try:
+            return look_up(self.tree, key)
+        except KeyError:
+            return None
+
+    def _put(self, key: str, value: Any) -> None:
+        *tables, name = key.split(".")
+        target = self.config
+        for table in tables:
+            target = target.setdefault(table, {})
+        target[name] = value
+
+    def _unsaid(self) -> Iterator[str]:
+        """Yield the keys with other values than their defaults that no table knows."""
+        usual = dict(leaves(defaults_of(RECIPES[self.recipe.kind], self.tree)))
+        for key, value in leaves(self.tree):
+            if (
+                key not in self.said
+                and not any(key.startswith(f"{said}.") for said in self.said)
+                and usual.get(key) != value
+            ):
+                yield key
+
+
+def families(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the `type` of every autoencoder of a recipe, by the key of its table."""
+    found = {}
+    for key in ("ae", "t2i2v.img_flux_ae"):
+        try:
+            found[key] = str(look_up(values, f"{key}.type"))
+        except KeyError:
+            continue
+    return found
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every dotted key of nested dicts that holds no dict, with its value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
