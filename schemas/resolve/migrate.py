@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.recipes import RECIPES
-from schemas.resolve.diagnostics import Diagnostic
+from schemas.resolve.diagnostics import Diagnostic, Place
 from schemas.resolve.fields import look_up
-from schemas.resolve.keys import KeySyntaxError, Path, parse_key, show_key
+from schemas.resolve.keys import KeySyntaxError, Path, parse_key, show_key, show_part
 from schemas.resolve.meaning import meaning_of
 from schemas.resolve.nodes import UNSET
 from schemas.resolve.renames import VERSION, renamed
@@ -51,7 +51,12 @@ class _Job:
             self._statements(section)
         self._version()
         written = self._references(join(self.sections, rest))
-        tomllib.loads(written)  # a text that no longer reads would be this module's bug
+        try:
+            tomllib.loads(written)
+        except tomllib.TOMLDecodeError as error:
+            message = f"the old keys do not go together in their new tables: {str(error).lower()}."
+            hint = "Move them by hand; `osora config validate` names the new place of each."
+            return Migration(text, (), (*self.left, Diagnostic("OSR001", message, Place(self.file.name), help=hint)))
         return Migration(written if self.moved or self._old() else text, tuple(self.moved.items()), tuple(self.left))
 
     def _header(self, section: Section) -> None:
@@ -66,11 +71,14 @@ class _Job:
         between = ""
         for statement in section.statements:
             new = self._new(statement.path)
-            statement.between, between = between + statement.between, ""
+            statement.between, between = _stacked(between, statement.between), ""
             self._check_directive(statement)
             table = self._new(section.path) or section.path
             if new is None or self._taken(statement, new):
                 kept.append(statement)
+            elif parts := self._opened(statement):
+                for part in parts:
+                    self._move(part, (*new, part.path[-1]))
             elif len(new) == 1 or (table and new[: len(table)] == table):
                 kept.append(_with_key(statement, new[len(table) :], new))
                 if section.path == () or self._new(section.path) is None:
@@ -84,11 +92,31 @@ class _Job:
             section.text = ""
         self._carry(section, between)
 
+    def _opened(self, statement: Statement) -> list[Statement]:
+        """Return one statement a key of an inline table, so that others may join it where it goes; nothing for the rest."""
+        values = look_up(self.file.values, statement.path)
+        whole = self.file.span(statement.path)
+        spans = [self.file.span((*statement.path, name)) for name in values] if isinstance(values, dict) else []
+        if not spans or whole is None or any(span is None or span.key_start == span.value_start for span in spans):
+            return []
+        start = whole.key_start - statement.key.spans[-1][0]
+        above = statement.text[: statement.key.spans[0][0]]
+        behind = statement.text[whole.value_end - start :]
+        parts = []
+        for name, span in zip(values, spans, strict=True):
+            if span is not None:
+                text = f"{above}{show_part(name)} = {self.file.text[span.value_start : span.value_end]}\n"
+                key = WrittenKey((name,), ((len(above), len(above) + len(show_part(name))),))
+                parts.append(Statement((*statement.path, name), "", text, key))
+                above = ""
+        parts[-1].text = parts[-1].text.rstrip("\n") + behind
+        return parts
+
     def _carry(self, section: Section, between: str) -> None:
         """Hand what stood above a moved statement to what follows it."""
         following = self.sections[self.sections.index(section) + 1 :]
         if between and following:
-            following[0].between = between + following[0].between
+            following[0].between = _stacked(between, following[0].between)
 
     def _move(self, statement: Statement, new: Path) -> None:
         table = new[:-1]
@@ -175,6 +203,12 @@ class _Job:
         except KeySyntaxError:
             return match[0]
         return match[0] if new is None else f"${{{show_key(new)}}}"
+
+
+def _stacked(above: str, below: str) -> str:
+    """Put what stood above two statements together; where both have a blank line, one is enough."""
+    blank = above == "\n" or above.endswith("\n\n")
+    return above + (below[1:] if blank and below.startswith("\n") else below)
 
 
 def _with_key(statement: Statement, key: Path, path: Path) -> Statement:

@@ -86,6 +86,10 @@ class FileSource:
     def _line_starts(self) -> list[int]:
         return [0, *(match.end() for match in re.finditer("\n", self.text))]
 
+    def span(self, path: Path) -> Span | None:
+        """Return the offsets of a key and its value in the text, or None where it is not there."""
+        return self._spans.get(path)
+
     def place(self, path: Path, part: Part = "key") -> Place:
         """Return line and column of a key or its value; of the nearest table around it if it is not there."""
         for length in range(len(path), 0, -1):

@@ -21,7 +21,7 @@ def test_wrong_recipe(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_corpus_is_complete() -> None:
-    assert len(NAMES) >= 40
+    assert len(NAMES) >= 60
     assert sorted(path.stem for path in CORPUS.glob("*.txt")) == NAMES
 
 

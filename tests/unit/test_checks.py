@@ -1,9 +1,16 @@
 """Rules between fields: each fires on what breaks it, and on nothing else."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+import schemas
 from schemas.checks import RULES
+from schemas.checks.parallel import world_size_problem
+from schemas.parallel import ParallelConfig
 from schemas.resolve import RecipeError, resolve
+from schemas.resolve.codes import Code, all_codes
 
 CASES = [
     ("OSR101", "tiny/train", ["model.num_heads=7"], "model.num_heads = 7 does not divide model.hidden_size = 96."),
@@ -35,7 +42,7 @@ CASES = [
     (
         "OSR401",
         "stage1",
-        ["max_steps=10", "optim.warmup_steps=11"],
+        ["max_steps=10", "optim.warmup_steps=11", "checkpoint.every=5"],
         "optim.warmup_steps = 11 is more than max_steps = 10.",
     ),
     ("OSR402", "stage1", ["optim.schedule=cosine"], "runs down to 0 at max_steps, which is not set."),
@@ -53,12 +60,52 @@ def test_each_rule_fires_alone_with_code_message_and_help(code: str, name: str, 
     assert diagnostic.place.file == "<command line>" or diagnostic.place.line is not None
 
 
-def test_every_rule_has_a_case_and_explains_itself() -> None:
-    assert {code for code, *_ in CASES} == set(RULES)
-    for rule in RULES.values():
-        assert rule.reason.endswith(".")
-        assert rule.fix
-        assert rule.function.__doc__
+def found(code: Code, text: str, sets: tuple[str, ...], folder: Path) -> list[str]:
+    (folder / "recipe.toml").write_text(text)
+    try:
+        resolved = resolve("recipe.toml", sets=sets, kind=code.command)
+    except RecipeError as error:
+        return [diagnostic.code for diagnostic in error.diagnostics]
+    return [warning.code for warning in resolved.warnings]
+
+
+@pytest.mark.parametrize("code", all_codes().values(), ids=lambda code: code.code)
+def test_every_code_has_a_page_whose_examples_hold(code: Code, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert found(code, code.wrong, code.sets, tmp_path) == [code.code]
+    assert found(code, code.right, code.right_sets, tmp_path) == []
+    assert code.reason.endswith(".")
+    assert code.fix.endswith((".", "`."))
+
+
+def test_every_code_that_the_program_can_say_has_a_page() -> None:
+    texts = [path.read_text() for path in Path(schemas.__file__).parent.rglob("*.py")]
+    said = {match for text in texts for match in re.findall(r"OSR[0-9]{3}(?!xx)", text)}
+    assert said - set(all_codes()) <= {"OSR999"}
+    assert set(RULES) <= set(all_codes())
+    assert all(rule.function.__doc__ for rule in RULES.values())
+
+
+def test_a_warning_lets_the_recipe_pass_and_is_shown() -> None:
+    resolved = resolve("stage1", sets=["max_steps=5", "logging.log_every=5"])
+    (warning,) = resolved.warnings
+    assert (warning.code, warning.severity) == ("OSR404", "warning")
+    assert "OSR404 warning: checkpoint.every = 2000 is more than max_steps = 5" in warning.text()
+    with pytest.raises(RecipeError) as caught:
+        resolve("stage1", sets=["max_steps=5", "logging.log_every=5", "optim.lr=0"])
+    assert [diagnostic.severity for diagnostic in caught.value.diagnostics] == ["error", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "processes", "fits"),
+    [((1, 1, 1), 1, True), ((1, 1, 1), 7, True), ((2, 2, 1), 8, True), ((2, 2, 1), 6, False), ((8, 1, 1), 4, False)],
+)
+def test_the_mesh_against_the_number_of_processes(sizes: tuple[int, int, int], processes: int, fits: bool) -> None:
+    config = ParallelConfig(plugin="hybrid", tp_size=sizes[0], sp_size=sizes[1], pp_size=sizes[2])
+    problem = world_size_problem(config, processes)
+    assert (problem is None) == fits
+    if problem is not None:
+        assert f"does not divide the {processes} processes" in problem
 
 
 @pytest.mark.parametrize(

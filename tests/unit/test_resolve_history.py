@@ -76,7 +76,7 @@ def test_history_is_oldest_first_with_a_place_each(tmp_path: Path) -> None:
     assert [Path(event.label).name for event in events] == [
         "schema default",
         "lr_image.toml",
-        "stage1.toml",
+        "lr_stage1.toml",
         "a.toml",
         "<command line>",
     ]

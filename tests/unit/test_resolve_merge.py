@@ -22,6 +22,8 @@ ema_decay = 0.9
 [buckets."256px"]
 1 = [1.0, 8]
 33 = [0.5, 2]
+[checkpoint]
+every = 50
 """
 
 
