@@ -51,6 +51,7 @@ def test_all_problems_of_all_files_and_an_ok_line_for_the_rest(osora: Osora, goo
 
 def test_json_is_one_list_with_both_places(osora: Osora, good: Path) -> None:
     arguments = ["--format", "json", "--set", "max_steps=5", "--set", "optim.warmup_steps=6"]
+    arguments += ["--set", "checkpoint.every=5", "--set", "logging.log_every=5"]
     done = osora("config", "validate", "good.toml", *arguments)
     (problem,) = json.loads(done.stdout)
     assert done.returncode == 1
