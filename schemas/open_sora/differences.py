@@ -36,7 +36,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "the loader pins each batch as it comes; a cache that is too small hangs Open-Sora after its first epoch",
     ),
     Difference(
-        "dataset.memory_efficient", "the table is always kept as columns, and texts are read when they are needed"
+        "dataset.memory_efficient", "the workers that decode hold no table, so their memory does not grow with it"
     ),
     Difference(
         "wandb_project",

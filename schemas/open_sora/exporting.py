@@ -1,13 +1,14 @@
 """From a recipe to a config under Open-Sora's own key names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from schemas.open_sora.fixed import constants, derived
-from schemas.open_sora.pairs import NoCounterpartError, Pair
-from schemas.open_sora.plugins import plugin_of
+from schemas.open_sora.pairs import NOTHING, NoCounterpartError, Pair
+from schemas.open_sora.plugins import parallel_of, plugin_of
 from schemas.open_sora.tables import AUTOENCODER_TABLE, look_up, pairs_of
+from schemas.parallel import ParallelConfig
 from schemas.recipes import RECIPES, AnyRecipe, SampleRecipe, TrainRecipe
 from schemas.resolve.fields import as_toml, defaults_of
 
@@ -29,10 +30,12 @@ def export_recipe(recipe: AnyRecipe) -> Export:
     return _Exporter(recipe).run()
 
 
-def export_layer(without: AnyRecipe, recipe: AnyRecipe) -> Export:
-    """Return what a layer adds: the top-level keys in which a recipe with it differs from the same one without."""
-    before, after = export_recipe(without), export_recipe(recipe)
-    config = {name: value for name, value in after.config.items() if before.config.get(name) != value}
+def export_layer(without: AnyRecipe, recipe: AnyRecipe, keys: Iterable[str]) -> Export:
+    """Return what a layer says: the top-level keys that its `keys` become, and those it changes in a recipe it is laid over."""
+    before, exporter, own = export_recipe(without), _Exporter(recipe), set(keys)
+    after = exporter.run()
+    said = {pair.theirs.split(".")[0] for pair in exporter.pairs if pair.ours in own}
+    config = {name: value for name, value in after.config.items() if name in said or before.config.get(name) != value}
     return Export(config, {key: reason for key, reason in after.lost.items() if key not in before.lost})
 
 
@@ -42,14 +45,16 @@ class _Exporter:
         self.tree = as_toml(recipe)
         self.config: dict[str, Any] = {}
         self.lost: dict[str, str] = {}
-        self.said: set[str] = {"kind", "schema_version", "device", "parallel.engine", "parallel_ae.engine"}
+        self.pairs: tuple[Pair, ...] = ()
+        self.said: set[str] = {"kind", "schema_version", "parallel.engine", "parallel_ae.engine"}
 
     def run(self) -> Export:
         kind = self.recipe.kind
         family, tables = families(self.tree), {name for name in OPTIONAL_TABLES if name in self.tree}
         ae = self.tree["ae"]
         tiled = bool(ae.get("use_spatial_tiling") or ae.get("use_temporal_tiling"))
-        for pair in pairs_of(kind, family, tables, tiled):
+        self.pairs = pairs_of(kind, family, tables, tiled)
+        for pair in self.pairs:
             self._write(pair)
         for key, (value, _) in constants(kind, family, tables, AUTOENCODER_TABLE[kind]).items():
             self._put(key, value)
@@ -65,7 +70,9 @@ class _Exporter:
             value = pair.conversion.theirs(self._ours(pair.ours))
         except NoCounterpartError as reason:
             self.lost[pair.ours] = str(reason)
-            return
+            if pair.default is NOTHING:
+                return
+            value = pair.default
         if pair.written or value != pair.default:
             self._put(pair.theirs, value)
 
@@ -94,12 +101,19 @@ class _Exporter:
         if plugin is not None:
             self._put(f"plugin{suffix}", plugin)
             self._put(f"plugin_config{suffix}", config)
+        back = ParallelConfig().model_dump() | parallel_of(plugin, config)[0]
+        told = (
+            "Open-Sora always trains with a plugin"
+            if values["plugin"] == "none"
+            else f"the plugin {plugin} does not take it"
+        )
+        self.lost |= {f"{table}.{name}": told for name in values if name != "engine" and values[name] != back[name]}
 
     def _conditions(self, recipe: TrainRecipe) -> None:
         """Write the weights that count, where the model takes frames; whole ones as whole numbers."""
         self.said |= {f"condition.{name}" for name in type(recipe.condition).model_fields}
         weights = recipe.condition.weights()
-        if recipe.model.cond_embed or set(weights) != {"t2v"}:
+        if recipe.model.cond_embed or weights != {"t2v": 1.0}:
             whole = {name: int(weight) if weight.is_integer() else weight for name, weight in weights.items()}
             self._put("condition_config", whole)
 

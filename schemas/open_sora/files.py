@@ -1,23 +1,24 @@
-"""Exporting recipe files, and layers by what they add to a recipe."""
+"""Exporting recipe files, and layers by what they say to a recipe."""
 
 import os
 from collections.abc import Sequence
 
-from schemas.open_sora.exporting import Export, export_layer, export_recipe
-from schemas.recipes import AnyRecipe
+from schemas.open_sora.exporting import Export, export_layer, export_recipe, leaves
 from schemas.resolve import RecipeError, resolve
 from schemas.resolve.layers import collect
 
-HOSTS = ("sample/256px", "stage1", "vae/dc_ae")
-"""Packaged recipes that a layer is laid over; the first one that takes it shows what the layer adds."""
+HOSTS = ("sample/256px", "stage1", "vae/dc_ae", "sample/high_compression")
+"""Packaged recipes that a layer is laid over: the first one that takes it shows what the layer says."""
 
 
 def export_file(
     source: str, layers: Sequence[str | os.PathLike[str]] = (), sets: Sequence[str] = (), unsets: Sequence[str] = ()
 ) -> Export:
-    """Return a recipe, or the top-level keys that a layer (a file without `kind`) adds. Raises RecipeError."""
+    """Return a recipe, or the top-level keys that a layer (a file without `kind`) is about. Raises RecipeError."""
     files = [os.fspath(layer) for layer in layers]
-    if _has_kind(source, files, sets, unsets):
+    _, stack = collect(source, files, list(sets), list(unsets), {})
+    keys = {key for layer in stack for key, _ in leaves(layer.source.values)}
+    if "kind" in keys:
         return export_recipe(resolve(source, layers=files, sets=sets, unsets=unsets).recipe)
     refusals: list[RecipeError] = []
     for host in HOSTS:
@@ -26,14 +27,5 @@ def export_file(
         except RecipeError as error:
             refusals.append(error)
         else:
-            return export_layer(_alone(host), whole)
+            return export_layer(resolve(host).recipe, whole, keys)
     raise min(refusals, key=lambda error: len(error.diagnostics))
-
-
-def _alone(host: str) -> AnyRecipe:
-    return resolve(host).recipe
-
-
-def _has_kind(source: str, layers: Sequence[str], sets: Sequence[str], unsets: Sequence[str]) -> bool:
-    _, stack = collect(source, list(layers), list(sets), list(unsets), {})
-    return any("kind" in layer.source.values for layer in stack)

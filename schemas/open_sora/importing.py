@@ -24,6 +24,7 @@ from schemas.resolve.validate import frozen
 
 AUTOENCODERS = ("hunyuan_vae", "dc_ae", "autoencoder_2d")
 CONDITIONS = "condition_config"
+SAMPLING_SEED = "sampling_option.seed"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class _Importer:
             self._take(pair)
         if not self.first:
             self._conditions()
+            self._sampling_seed()
         if self.kind not in ("vae-sample", "vae-stats"):
             self._plugins()
             self._wandb()
@@ -133,6 +135,13 @@ class _Importer:
             self.read.add(CONDITIONS)
             for name, weight in {"t2v": 0, **weights}.items():
                 self._set(f"condition.{name}", float(weight) if type(weight) is int else weight, f"{CONDITIONS}.{name}")
+
+    def _sampling_seed(self) -> None:
+        """The seed among the sampling options is stronger than the one at the top."""
+        seed = self._theirs(SAMPLING_SEED, None)
+        if self.kind == "sample" and seed is not None:
+            self.read.add(SAMPLING_SEED)
+            self._set("sampling.seed", seed, SAMPLING_SEED)
 
     def _plugins(self) -> None:
         missing = "zero2" if self.kind in ("train", "vae-train") else None
@@ -200,9 +209,7 @@ class _Importer:
             if stated is NOTHING:
                 continue
             self.read.add(key)
-            if key == "sampling_option.seed" and stated is not None:
-                self._set("sampling.seed", stated, key)  # stronger than the top-level seed, in Open-Sora too
-            elif stated != value:
+            if stated != value and key != SAMPLING_SEED:
                 shown = write_value(value) if value is not None else "unset"
                 self._leave(key, stated, f"it follows, as {shown}, from {reason}" if key in derived(recipe) else reason)
 

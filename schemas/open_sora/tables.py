@@ -12,6 +12,7 @@ from schemas.open_sora.pairs import (
     KEEPING,
     MIXED,
     MOTION,
+    NAME,
     OFFLOAD,
     OPTIMIZER,
     SAVING,
@@ -68,7 +69,7 @@ HUNYUAN_SCALE = (("scale_factor", 0.476986), ("shift_factor", 0.0), ("time_compr
 DC_AE = (
     Pair("type", "type"),
     Pair("from_pretrained", "from_pretrained", None),
-    Pair("model_name", "model_name"),
+    Pair("model_name", "model_name", "dc-ae-f32t4c128", conversion=NAME),
     optional("scaling_factor", "scaling_factor", None, FACTOR),
 )
 DC_AE_TILES = (
