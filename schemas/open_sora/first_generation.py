@@ -77,6 +77,26 @@ PAIRS: Mapping[str, tuple[Pair, ...]] = {
 }
 
 
+def fixed_bucket(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the one bucket of a config without buckets, which has one square size, and the keys that say so; else nothing."""
+    dataset = values.get("dataset")
+    tables = {"": values, "dataset.": dataset if isinstance(dataset, Mapping) else {}}
+    if values.get("bucket_config") is not None:
+        return {}, []
+    read: list[str] = []
+    size: dict[str, Any] = {"batch_size": 1}
+    for prefix, table in tables.items():
+        for name in ("image_size", "num_frames", "batch_size"):
+            if table.get(name) is not None and size.get(name, table[name]) in (table[name], 1):
+                size[name] = table[name]
+                read.append(f"{prefix}{name}")
+    match size:
+        case {"image_size": [int(height), int(width)], "num_frames": int(frames), "batch_size": int(batch)}:
+            if height == width:
+                return {f"{height}px_ar1:1": {str(frames): [1.0, batch]}}, read
+    return {}, []
+
+
 def is_first_generation(values: Mapping[str, Any]) -> bool:
     """Whether a config is one of 1.x: those name their autoencoder `vae`, and have a `scheduler` and other families."""
     model = values.get("model")

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from schemas.errors import UsageError
 from schemas.open_sora.exporting import families, leaves
 from schemas.open_sora.first_generation import PAIRS as FIRST_PAIRS
-from schemas.open_sora.first_generation import is_first_generation
+from schemas.open_sora.first_generation import fixed_bucket, is_first_generation
 from schemas.open_sora.fixed import constants, derived
 from schemas.open_sora.leftovers import Leftover, reason_for
 from schemas.open_sora.pairs import NOTHING, NoCounterpartError, Pair
@@ -80,7 +80,9 @@ class _Importer:
     def run(self) -> Import:
         for pair in self._pairs():
             self._take(pair)
-        if not self.first:
+        if self.first:
+            self._fixed_bucket()
+        else:
             self._conditions()
             self._sampling_seed()
         if self.kind not in ("vae-sample", "vae-stats"):
@@ -135,6 +137,13 @@ class _Importer:
             self.read.add(CONDITIONS)
             for name, weight in {"t2v": 0, **weights}.items():
                 self._set(f"condition.{name}", float(weight) if type(weight) is int else weight, f"{CONDITIONS}.{name}")
+
+    def _fixed_bucket(self) -> None:
+        """A config of 1.x without buckets has one size, which is one bucket."""
+        buckets, read = fixed_bucket(self.config.values)
+        if buckets and self.kind != "sample":
+            self.read |= set(read)
+            self._set("buckets", buckets, read[0])
 
     def _sampling_seed(self) -> None:
         """The seed among the sampling options is stronger than the one at the top."""

@@ -268,6 +268,26 @@ def test_what_exists_of_the_first_generation() -> None:
     assert all("Open-Sora 1.x" in reason for reason in reasons(result).values())
 
 
+@pytest.mark.parametrize(
+    ("values", "buckets", "left"),
+    [
+        ({"image_size": [256, 256], "num_frames": 17, "batch_size": 8}, {"256px_ar1:1": {"17": [1.0, 8]}}, set()),
+        ({"dataset": {"image_size": [256, 256], "num_frames": 1}}, {"256px_ar1:1": {"1": [1.0, 1]}}, set()),
+        ({"image_size": [480, 854], "num_frames": 17}, None, {"image_size", "num_frames"}),
+        ({"num_frames": 17}, None, {"num_frames"}),
+        (
+            {"image_size": [256, 256], "num_frames": 17, "bucket_config": {"144p": {"1": [1.0, 2]}}},
+            {"144p": {"1": [1.0, 2]}},
+            {"image_size", "num_frames"},
+        ),
+    ],
+)
+def test_one_size_is_one_bucket(values: dict[str, Any], buckets: object, left: set[str]) -> None:
+    result = imported({"model": {"type": "DiT-XL/2"}, "outputs": "x", **values})
+    assert result.values.get("buckets") == buckets
+    assert set(reasons(result)) == {"model.type", *left}
+
+
 @pytest.mark.parametrize("version", ["v1.0", "v1.2"])
 def test_every_config_of_the_first_generation_is_accounted_for(version: str) -> None:
     files = sorted((ALL / version).rglob("*.json"))
