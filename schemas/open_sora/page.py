@@ -101,8 +101,8 @@ def _imports() -> Iterable[str]:
     yield "## Open-Sora 1.x\n"
     yield (
         "Its families of models have no counterpart in this version. These keys are taken over; all others are listed by the "
-        "import, and the recipe\nkeeps osora's defaults for them. One square `image_size` with `num_frames` and `batch_size`, where there is no "
-        "`bucket_config`, becomes one bucket."
+        "import, and the recipe\nkeeps osora's defaults for them. "
+        "One square `image_size` with `num_frames` and `batch_size`, where there is no `bucket_config`, becomes one bucket."
     )
     for kind, pairs in FIRST_PAIRS.items():
         yield f"### 1.x: {kind}\n"
