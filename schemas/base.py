@@ -18,7 +18,10 @@ COST_MEANING: dict[Cost, str] = {
 
 
 class Schema(BaseModel):
-    """Base of every table in a recipe: immutable, no unknown keys, no silent coercion."""
+    """Base of every table in a recipe: immutable, no unknown keys, no silent coercion.
+
+    A default that is a table is made by `model_construct()`: it needs no check, and no validator built for it.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -27,6 +30,7 @@ class Schema(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
         use_attribute_docstrings=False,
+        defer_build=True,  # a command needs one kind of recipe: its validator is built when it is first used
     )
 
 

@@ -76,6 +76,6 @@ class DiscriminatorConfig(Schema):
         description="Train autoencoder and discriminator on alternate batches instead of both on each.",
         json_schema_extra=cost("breaks_resume", "changes_numerics"),
     )
-    gen_loss: GenLossConfig = Field(GenLossConfig(), description="The autoencoder's adversarial term.")
-    disc_loss: DiscLossConfig = Field(DiscLossConfig(), description="The discriminator's loss.")
-    optim: DiscOptimConfig = Field(DiscOptimConfig(), description="The discriminator's optimizer.")
+    gen_loss: GenLossConfig = Field(GenLossConfig.model_construct(), description="The autoencoder's adversarial term.")
+    disc_loss: DiscLossConfig = Field(DiscLossConfig.model_construct(), description="The discriminator's loss.")
+    optim: DiscOptimConfig = Field(DiscOptimConfig.model_construct(), description="The discriminator's optimizer.")

@@ -45,13 +45,13 @@ class ClipsRecipe(Recipe):
         description="Seed of every draw.",
         json_schema_extra=cost("breaks_resume", "changes_numerics"),
     )
-    dataset: DatasetConfig = Field(DatasetConfig(), description="The clips.")
+    dataset: DatasetConfig = Field(DatasetConfig.model_construct(), description="The clips.")
     buckets: BucketTable = Field(
         {},
         description="resolution -> frames -> [keep probability, batch size].",
         json_schema_extra=cost("breaks_resume", "changes_memory"),
     )
-    ae: AutoencoderConfig = Field(HunyuanVAEConfig(), description="The autoencoder.")
+    ae: AutoencoderConfig = Field(HunyuanVAEConfig.model_construct(), description="The autoencoder.")
 
 
 class RunRecipe(ClipsRecipe):
@@ -62,22 +62,26 @@ class RunRecipe(ClipsRecipe):
     max_steps: int | None = Field(
         None, ge=1, description="Optimizer updates after which the run ends; unset leaves it to epochs."
     )
-    optim: OptimConfig = Field(OptimConfig(), description="Optimizer and schedule.")
-    parallel: ParallelConfig = Field(ParallelConfig(), description="How the run is spread over processes.")
-    memory: MemoryConfig = Field(MemoryConfig(), description="Recomputing and offloading.")
-    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="When and how to save.")
-    logging: LoggingConfig = Field(LoggingConfig(), description="What is written while training.")
+    optim: OptimConfig = Field(OptimConfig.model_construct(), description="Optimizer and schedule.")
+    parallel: ParallelConfig = Field(
+        ParallelConfig.model_construct(), description="How the run is spread over processes."
+    )
+    memory: MemoryConfig = Field(MemoryConfig.model_construct(), description="Recomputing and offloading.")
+    checkpoint: CheckpointConfig = Field(CheckpointConfig.model_construct(), description="When and how to save.")
+    logging: LoggingConfig = Field(LoggingConfig.model_construct(), description="What is written while training.")
 
 
 class TrainRecipe(RunRecipe):
     """Train a denoiser."""
 
     kind: Literal["train"] = Field(description="What this recipe does.")
-    model: DenoiserConfig = Field(DenoiserConfig(), description="The denoiser.")
-    text: TextConfig = Field(TextConfig(), description="The text encoders.")
-    dropout_ratio: DropoutRatio = Field(DropoutRatio(), description="How often a caption is left out.")
-    condition: ConditionWeights = Field(ConditionWeights(), description="How often each visual condition is drawn.")
-    diffusion: DiffusionConfig = Field(DiffusionConfig(), description="Rectified flow.")
+    model: DenoiserConfig = Field(DenoiserConfig.model_construct(), description="The denoiser.")
+    text: TextConfig = Field(TextConfig.model_construct(), description="The text encoders.")
+    dropout_ratio: DropoutRatio = Field(DropoutRatio.model_construct(), description="How often a caption is left out.")
+    condition: ConditionWeights = Field(
+        ConditionWeights.model_construct(), description="How often each visual condition is drawn."
+    )
+    diffusion: DiffusionConfig = Field(DiffusionConfig.model_construct(), description="Rectified flow.")
     lora: LoraConfig | None = Field(
         None,
         description="Train low-rank adapters and freeze the denoiser; unset trains all of it.",
@@ -89,7 +93,7 @@ class VaeTrainRecipe(RunRecipe):
     """Train an autoencoder."""
 
     kind: Literal["vae-train"] = Field(description="What this recipe does.")
-    vae_loss: VaeLossConfig = Field(VaeLossConfig(), description="The loss.")
+    vae_loss: VaeLossConfig = Field(VaeLossConfig.model_construct(), description="The loss.")
     discriminator: DiscriminatorConfig | None = Field(
         None,
         description="An adversary that sharpens reconstructions; unset trains without.",
@@ -113,24 +117,30 @@ class SampleRecipe(Recipe):
     """Generate clips or images."""
 
     kind: Literal["sample"] = Field(description="What this recipe does.")
-    model: DenoiserConfig = Field(DenoiserConfig(), description="The denoiser.")
-    ae: AutoencoderConfig = Field(HunyuanVAEConfig(), description="The autoencoder.")
-    text: TextConfig = Field(TextConfig(), description="The text encoders.")
-    sampling: SamplingConfig = Field(SamplingConfig(), description="Size, steps, guidance, output.")
+    model: DenoiserConfig = Field(DenoiserConfig.model_construct(), description="The denoiser.")
+    ae: AutoencoderConfig = Field(HunyuanVAEConfig.model_construct(), description="The autoencoder.")
+    text: TextConfig = Field(TextConfig.model_construct(), description="The text encoders.")
+    sampling: SamplingConfig = Field(SamplingConfig.model_construct(), description="Size, steps, guidance, output.")
     t2i2v: T2I2VConfig | None = Field(
         None,
         description="Make the first frame with an image model; unset starts from text or from references.",
         json_schema_extra=cost("changes_numerics", "changes_memory"),
     )
-    parallel: ParallelConfig = Field(ParallelConfig(), description="How the denoiser is spread over processes.")
-    parallel_ae: ParallelConfig = Field(ParallelConfig(), description="How the autoencoder is spread over them.")
+    parallel: ParallelConfig = Field(
+        ParallelConfig.model_construct(), description="How the denoiser is spread over processes."
+    )
+    parallel_ae: ParallelConfig = Field(
+        ParallelConfig.model_construct(), description="How the autoencoder is spread over them."
+    )
 
 
 class VaeSampleRecipe(ClipsRecipe):
     """Reconstruct clips with an autoencoder."""
 
     kind: Literal["vae-sample"] = Field(description="What this recipe does.")
-    reconstruction: ReconstructionConfig = Field(ReconstructionConfig(), description="How many clips, and where to.")
+    reconstruction: ReconstructionConfig = Field(
+        ReconstructionConfig.model_construct(), description="How many clips, and where to."
+    )
 
 
 class VaeStatsRecipe(ClipsRecipe):
@@ -148,4 +158,6 @@ RECIPES: dict[str, type[AnyRecipe]] = {
     "vae-sample": VaeSampleRecipe,
     "vae-stats": VaeStatsRecipe,
 }
-ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(Annotated[AnyRecipe, Field(discriminator="kind")])
+ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(
+    Annotated[AnyRecipe, Field(discriminator="kind")], config={"defer_build": True}
+)

@@ -21,5 +21,7 @@ class T2I2VConfig(Schema):
         description="Guidance scale of the image.",
         json_schema_extra=cost("changes_numerics"),
     )
-    img_flux: DenoiserConfig = Field(MMDiTConfig(guidance_embed=True), description="The image model.")
-    img_flux_ae: AutoencoderConfig = Field(AutoEncoder2DConfig(), description="The image model's autoencoder.")
+    img_flux: DenoiserConfig = Field(MMDiTConfig.model_construct(guidance_embed=True), description="The image model.")
+    img_flux_ae: AutoencoderConfig = Field(
+        AutoEncoder2DConfig.model_construct(), description="The image model's autoencoder."
+    )

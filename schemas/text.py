@@ -28,11 +28,11 @@ class TextConfig(Schema):
     """The two text encoders of Flux and Open-Sora 2.0."""
 
     t5: TextEncoderConfig = Field(
-        TextEncoderConfig(from_pretrained="google/t5-v1_1-xxl", max_length=512, shardformer=True),
+        TextEncoderConfig.model_construct(from_pretrained="google/t5-v1_1-xxl", max_length=512, shardformer=True),
         description="The encoder whose tokens the denoiser attends to.",
     )
     clip: TextEncoderConfig = Field(
-        TextEncoderConfig(from_pretrained="openai/clip-vit-large-patch14", max_length=77),
+        TextEncoderConfig.model_construct(from_pretrained="openai/clip-vit-large-patch14", max_length=77),
         description="The encoder whose pooled vector modulates the denoiser.",
     )
 

@@ -60,7 +60,9 @@ class DCAEConfig(Schema):
         description="The shape: that of the published model, or custom for what [ae.shape] says.",
         json_schema_extra=cost("breaks_resume", "needs_recache", "changes_memory"),
     )
-    shape: DCAEShape = Field(DCAEShape(), description='Stages, widths and depths of model_name = "custom".')
+    shape: DCAEShape = Field(
+        DCAEShape.model_construct(), description='Stages, widths and depths of model_name = "custom".'
+    )
     scaling_factor: float = Field(
         1.0,
         gt=0,

@@ -6,7 +6,7 @@ References are followed after all layers are merged, without recursion, so that 
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
@@ -44,6 +44,15 @@ def interpolate(tree: Table, surroundings: Surroundings) -> tuple[Table, list[Di
 def escape(text: str) -> str:
     """Write text so that interpolation gives it back."""
     return text.replace("${", "$${")
+
+
+def has_references(values: Any) -> bool:
+    """Whether any text among plain values refers to something; most recipes have none."""
+    if isinstance(values, str):
+        return "${" in values
+    if isinstance(values, (dict, list)):
+        return any(map(has_references, values.values() if isinstance(values, dict) else values))
+    return False
 
 
 class _Run:
@@ -199,7 +208,7 @@ def _rebuilt(table: Table, done: Mapping[Path, Any], path: Path) -> Table:
         if isinstance(node, Table):
             items[name] = _rebuilt(node, done, here)
         elif here in done:
-            last = replace(node.history[-1], value=done[here])
+            last = node.history[-1]._replace(value=done[here])
             items[name] = Leaf(done[here], (*node.history[:-1], last))
         else:
             items[name] = node

@@ -18,6 +18,8 @@ from schemas.resolve.nodes import UNSET, Event, Leaf, Node, Table, is_set
 from schemas.resolve.sources import Source
 
 DIRECTIVES = ("_delete_", "_append_", "_prepend_", "_base_")
+SCALARS = frozenset({str, int, float, bool})
+"""What most values are; asking whether they are a `Mapping` takes longer than merging them."""
 Policy = Callable[[Path], str | None]
 """Names the list policy of a key (`schemas.base.lists`), or None where a list replaces the one below."""
 Default = Callable[[Path], Any]
@@ -68,23 +70,25 @@ class Merger:
             table = self._delete_listed(table, delete, source, path)
         items = dict(table.items)
         for name, value in values.items():
-            if name in DIRECTIVES:
-                if name == "_base_" and path:
-                    hint = "Write it once, at the top of the file."
-                    self._report("`_base_` belongs above all tables.", source, (*path, name), hint)
-                continue
-            if len(name) > 2 and name.startswith("_") and name.endswith("_"):
-                self._unknown_directive(name, source, (*path, name))
+            here = (*path, name)
+            if name.startswith("_") and name.endswith("_") and len(name) > 2:
+                self._check_directive(name, source, here)
             else:
-                items[name] = self._merged(items.get(name), value, source, (*path, name))
+                items[name] = self._merged(items.get(name), value, source, here)
         for directive in ("_prepend_", "_append_"):
             if directive in values:
                 self._extend(items, directive, values[directive], source, path)
         opened = Event("set", values, values, source, path) if path else None
         return Table(MappingProxyType(items), (*table.history, opened) if opened else table.history)
 
+    def _check_directive(self, name: str, source: Source, path: Path) -> None:
+        if name == "_base_" and path[1:]:
+            self._report("`_base_` belongs above all tables.", source, path, "Write it once, at the top of the file.")
+        elif name not in DIRECTIVES:
+            self._unknown_directive(name, source, path)
+
     def _merged(self, node: Node | None, value: Any, source: Source, path: Path) -> Node:
-        if isinstance(value, Mapping):
+        if type(value) not in SCALARS and isinstance(value, Mapping):
             table = node if isinstance(node, Table) else Table(history=() if node is None else node.history)
             return self._table(table, value, source, path)
         history = node.history if node else ()

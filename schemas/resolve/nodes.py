@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from schemas.resolve.diagnostics import Place
 from schemas.resolve.keys import Path
@@ -22,8 +22,7 @@ class Unset(Enum):
 UNSET = Unset.UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """What one layer did to a key.
 
     `value` is the key's value afterwards (UNSET when deleted), `written` what the layer says: an interpolation as
@@ -52,8 +51,7 @@ class Event:
         return self.source.place(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A value that is not a table. With value UNSET it is what remains of a deleted key: its history."""
 
     value: Any

@@ -9,11 +9,11 @@ from schemas.checks import Problem, run_checks
 from schemas.recipes import RECIPES, AnyRecipe
 from schemas.resolve.diagnostics import Diagnostic, Place, RecipeError, in_order
 from schemas.resolve.fields import defaults_of, field_at, list_policy, look_up, takes_text
-from schemas.resolve.interpolation import Surroundings, interpolate
+from schemas.resolve.interpolation import Surroundings, has_references, interpolate
 from schemas.resolve.keys import Path, show_key
 from schemas.resolve.kinds import kind_of
 from schemas.resolve.layers import Layer, collect
-from schemas.resolve.merge import Merger
+from schemas.resolve.merge import SCALARS, Merger
 from schemas.resolve.nodes import Table, plain
 from schemas.resolve.resolved import DEFAULT, Resolved
 from schemas.resolve.sources import FileSource
@@ -86,6 +86,8 @@ class _Job:
 
     def _interpolate(self, tree: Table, kind: str) -> Table:
         values = plain(tree)
+        if not has_references(values):
+            return tree
         defaults = defaults_of(RECIPES[kind], values)
         around = Surroundings(
             recipe_dir=os.path.dirname(os.path.abspath(self.file.name)),  # noqa: PTH100, PTH120 - text, not a Path
@@ -144,7 +146,7 @@ def _hints(layers: list[Layer]) -> dict[str, Any]:
 
 def _collect_hints(values: Mapping[str, Any], hints: dict[str, Any]) -> None:
     for name, value in values.items():
-        if isinstance(value, Mapping):
+        if type(value) not in SCALARS and isinstance(value, Mapping):
             inner = hints.setdefault(name, {})
             if isinstance(inner, dict):
                 _collect_hints(value, inner)
@@ -156,7 +158,7 @@ def _overlaid(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> dict[str, A
     both = dict(weak)
     for name, value in strong.items():
         below = both.get(name)
-        both[name] = _overlaid(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        both[name] = _overlaid(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return both
 
 

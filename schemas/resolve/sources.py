@@ -5,7 +5,7 @@ import re
 import tomllib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, Protocol
 
 from schemas.resolve.diagnostics import Diagnostic, Place, RecipeError
@@ -17,6 +17,8 @@ Asker = Callable[[], Place]
 """Tells on demand which place asked for a file."""
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 64
+MEMO_CHARACTERS = 65_536
+"""Longer texts are parsed anew each time instead of being kept."""
 DECLARED = re.compile(r"\('(.*)',?\)")
 """tomllib shows a key as a Python tuple."""
 WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -69,13 +71,13 @@ class OptionSource:
 
 
 class FileSource:
-    """A TOML file. `real` tells two spellings of one file apart from two files."""
+    """A TOML file. `real`, its device and number there, tells two spellings of one file apart from two files."""
 
-    def __init__(self, name: str, text: str, values: dict[str, Any]) -> None:
+    def __init__(self, name: str, text: str, values: dict[str, Any], real: tuple[int, int]) -> None:
         self.name = name
         self.text = text
         self.values = values
-        self.real = os.path.realpath(name)
+        self.real = real
         self.folder = os.path.dirname(name)  # noqa: PTH120 - keeps "./x" and "" as the user wrote them
 
     @cached_property
@@ -113,23 +115,32 @@ def read_file(name: str, asked: Asker | None = None) -> FileSource:
     `asked` is the place that asked for it, shown beside the problem. Raises RecipeError for what cannot be read:
     a missing file, a folder, a loop of links, bytes that are not UTF-8, text that is not TOML.
     """
-    text = _decode(name, _read_bytes(name, asked), asked)
+    data, real = _read_bytes(name, asked)
+    text = _decode(name, data, asked)
     if "\0" in text:
         place = Place(name, text.count("\n", 0, text.index("\0")) + 1)
         raise RecipeError([Diagnostic("OSR012", "a NUL byte stands in the text.", place, help="Is it a text file?")])
     try:
-        values = tomllib.loads(text)
+        values = parsed(text) if len(text) <= MEMO_CHARACTERS else tomllib.loads(text)
     except RecursionError:
         raise _too_deep(name) from None
     except ValueError as error:
         raise RecipeError([_syntax_problem(name, text, error)]) from None
-    source = FileSource(name, text, values)
+    source = FileSource(name, text, values, real)
     reject_extremes(source)
     return source
 
 
+@lru_cache(maxsize=256)
+def parsed(text: str) -> dict[str, Any]:
+    """Parse a text once: bases are shared by many recipes, and one recipe is resolved many times. Callers change nothing."""
+    return tomllib.loads(text)
+
+
 def reject_extremes(source: Source) -> None:
     """Raise RecipeError for nesting deeper than MAX_DEPTH and for integers beyond TOML's 64 bits."""
+    if not _has_extremes(source.values):
+        return
     level: list[tuple[Path, Any]] = [((), source.values)]
     problems = []
     for _ in range(MAX_DEPTH):
@@ -141,6 +152,23 @@ def reject_extremes(source: Source) -> None:
         raise _too_deep(source.name)
     if problems:
         raise RecipeError(problems)
+
+
+def _has_extremes(values: Mapping[str, Any]) -> bool:
+    """Whether a closer look is needed; nearly every file is fine, and paths cost time."""
+    level: list[Any] = [values]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for value in level:
+            for child in value.values() if isinstance(value, dict) else value:
+                if isinstance(child, (dict, list)):
+                    inner.append(child)
+                elif type(child) is int and not -(2**63) <= child < 2**63:
+                    return True
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def _children(path: Path, value: Any) -> list[tuple[Path, Any]]:
@@ -162,9 +190,11 @@ def _too_deep(name: str) -> RecipeError:
     return RecipeError([Diagnostic("OSR010", message, Place(name), help="No recipe needs more than five levels.")])
 
 
-def _read_bytes(name: str, asked: Asker | None) -> bytes:
+def _read_bytes(name: str, asked: Asker | None) -> tuple[bytes, tuple[int, int]]:
+    """Return what a file holds, and its device and number there."""
     try:
         with open(name, "rb") as file:  # noqa: PTH123 - pathlib refuses some of the names that are to be diagnosed
+            status = os.fstat(file.fileno())
             data = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
         raise _unreadable(name, "is a folder, not a recipe file", asked) from None
@@ -173,7 +203,7 @@ def _read_bytes(name: str, asked: Asker | None) -> bytes:
         raise _unreadable(name, f"cannot be read: {reason}", asked) from None
     if len(data) > MAX_BYTES:
         raise _unreadable(name, f"is larger than {MAX_BYTES // 2**20} MiB; is it a recipe?", asked)
-    return data
+    return data, (status.st_dev, status.st_ino)
 
 
 def _unreadable(name: str, what: str, asked: Asker | None) -> RecipeError:

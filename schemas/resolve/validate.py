@@ -51,9 +51,9 @@ class Mistake:
 
 def frozen(value: Any) -> Any:
     """Return plain values with lists as tuples, so that every schema is immutable through and through."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {name: frozen(item) for name, item in value.items()}
-    return tuple(frozen(item) for item in value) if isinstance(value, list) else value
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
 class Validator:
