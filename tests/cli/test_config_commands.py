@@ -169,6 +169,13 @@ def test_recipes_list_show_and_copy(osora: Osora, tmp_path: Path) -> None:
         ["train", "--help"],
         ["config", "validate", "stage1"],
         ["recipes", "list"],
+        ["config", "explain", "stage1"],
+        ["config", "explain", "OSR101"],
+        ["config", "diff", "stage1", "stage2"],
+        ["config", "schema"],
+        ["config", "migrate", "stage1"],
+        ["config", "init", "train"],
+        ["config", "validate", "stage1", "--format", "sarif"],
     ],
 )
 def test_torch_is_never_imported(arguments: list[str]) -> None:
