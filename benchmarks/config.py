@@ -138,9 +138,9 @@ def main() -> int:
     parser.add_argument("--recipe", default="stage2_i2v")
     parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as here:
+    with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as aside:
         folder = Path(here)
-        python = options.mmengine_python or mmengine_python(folder / "venv")
+        python = options.mmengine_python or mmengine_python(Path(aside))
         files = write_mmengine(options.recipe, folder)
         found = measure(options.recipe, python, str(files[-1]), options.runs)
     count = sum(not name.startswith("layers/") for name in packaged_recipes())
