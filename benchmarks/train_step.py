@@ -66,7 +66,9 @@ class Bare:
         self.objective = DenoiserObjective(recipe, device)
         self.device = device
         fused = device.type == "cuda"
-        self.adamw = torch.optim.AdamW(self.objective.module.parameters(), lr=recipe.optim.lr, weight_decay=0.0, fused=fused)
+        self.adamw = torch.optim.AdamW(
+            self.objective.module.parameters(), lr=recipe.optim.lr, weight_decay=0.0, fused=fused
+        )
         self.autocast = recipe.dtype == "bf16"
         self.step = 0
 
@@ -115,7 +117,9 @@ def main() -> None:
         folder = Path(name)
         recipe = recipe_for(folder, options.size, options.updates + WARM_UP, options.device)
         video = torch.rand(2, 3, 17, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        batch = Batch(video=video, text=["a red circle moves left"] * 2, rows=[0, 1], bucket=None, fps=[8.0, 8.0], bad=[])
+        batch = Batch(
+            video=video, text=["a red circle moves left"] * 2, rows=[0, 1], bucket=None, fps=[8.0, 8.0], bad=[]
+        )
         loader = TurnTaking(batch, Bare(recipe, device))
         run = RunFolder(folder / "run")
         run.checkpoints.mkdir(parents=True)

@@ -21,6 +21,7 @@ from opensora_cli.sampling.request import Request, plan_samples
 from opensora_cli.sampling.saving import write_record, write_sample
 from opensora_cli.sampling.size import sample_size
 from opensora_cli.sampling.weights import find_weights
+from opensora_cli.supported import check_supported
 from schemas.errors import OsoraError
 from schemas.recipes import SampleRecipe
 from schemas.resolve import Resolved
@@ -58,6 +59,7 @@ def run_sampling(
     """
     recipe = resolved.recipe
     assert isinstance(recipe, SampleRecipe)
+    check_supported(recipe)
     outputs = plan_outputs(
         plan_samples(request, recipe), Path(recipe.sampling.save_dir), image=recipe.sampling.num_frames == 1
     )

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from opensora_models.build import build_text_encoders
 from torch import Tensor
 
 from opensora_cli.data.captions import add_fps, add_motion_score
 from opensora_cli.sampling.denoise import EncodedText
+from opensora_models.build import build_text_encoders
 from schemas.sampling import SamplingConfig
 from schemas.text import TextConfig
 

@@ -4,16 +4,16 @@ Legend: B batch, C latent channels, T latent frames, H W latent pixels, N image 
 """
 
 import torch
-from opensora_models.build import build_autoencoder, build_denoiser, build_text_encoders
-from opensora_models.weights import load_weights
 from torch import Tensor, nn
 
 from opensora_cli.data.loader import Batch
 from opensora_cli.distributed.process import DTYPES
 from opensora_cli.training.draws import Draws, seeded_init
+from opensora_models.build import build_autoencoder, build_denoiser, build_text_encoders
 from opensora_models.diffusion.condition import pick_conditions, training_condition
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
 from opensora_models.diffusion.rectified_flow import add_noise, draw_times, drop_text, flow_loss, velocity_target
+from opensora_models.weights import load_weights
 from schemas.recipes import TrainRecipe
 
 

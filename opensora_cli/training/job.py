@@ -10,6 +10,7 @@ from torch import nn
 from opensora_cli.data.loader import Loader, build_loader
 from opensora_cli.distributed.process import DTYPES, Process, single_process
 from opensora_cli.progress import TrainingProgress
+from opensora_cli.supported import check_supported
 from opensora_cli.training import run_folder
 from opensora_cli.training.checkpoint import Checkpoints
 from opensora_cli.training.denoise_objective import DenoiserObjective
@@ -30,6 +31,7 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
     """Run a train or vae-train recipe and return the exit code. `resume` is None, "auto" or a run folder."""
     recipe = resolved.recipe
     assert isinstance(recipe, Trainable)
+    check_supported(recipe)
     process = single_process(recipe.device)
     loader = make_loader(recipe, process)
     updates = planned_updates(recipe, loader)

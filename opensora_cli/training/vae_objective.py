@@ -1,13 +1,13 @@
 """Training an autoencoder: reconstruct clips, keep the latents near a unit Gaussian."""
 
 import torch
-from opensora_models.build import build_autoencoder
-from opensora_models.weights import load_weights
 from torch import Tensor, nn
 
 from opensora_cli.data.loader import Batch
 from opensora_cli.training.draws import Draws, seeded_init
+from opensora_models.build import build_autoencoder
 from opensora_models.vae_loss import psnr, reconstruction_loss
+from opensora_models.weights import load_weights
 from schemas.recipes import VaeTrainRecipe
 
 

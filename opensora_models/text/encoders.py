@@ -6,6 +6,7 @@ safetensors, or PyTorch's own files read without unpickling objects (the publish
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError  # noqa: S403 - only its exception
 from typing import Any, NamedTuple
 
 import torch
@@ -83,6 +84,9 @@ def _load_model(family: type[PreTrainedModel], name: str, key: str, dtype: torch
         model, report = family.from_pretrained(
             _local(name), local_files_only=True, weights_only=True, dtype=dtype, output_loading_info=True
         )
+    except UnpicklingError as error:
+        reason = ValueError("they hold pickled objects, which could run code and are never loaded.")
+        raise OsoraError(_not_here(name, key, "weights", reason)) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise OsoraError(_not_here(name, key, "weights", error)) from error
     if absent := sorted(report["missing_keys"]):

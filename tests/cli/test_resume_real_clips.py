@@ -52,7 +52,12 @@ def train_command(table: Path, outputs: str, *more: str) -> list[str]:
 def kill_at(command: list[str], cwd: Path, outputs: Path, step: int) -> None:
     """Start a run and SIGKILL it, workers and all, once it has recorded `step` updates."""
     run = subprocess.Popen(
-        command, cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     while run.poll() is None:
         metrics = next(outputs.glob("*/metrics.jsonl"), None)
@@ -71,7 +76,9 @@ def test_a_killed_and_resumed_run_repeats_every_loss(prepared: Path, real_csv: P
     print(f"killed after update {step}")  # shown if the test fails
     broken = train_command(real_csv, str(tmp_path / "broken"))
     kill_at(broken, prepared, tmp_path / "broken", step)
-    done = subprocess.run([*broken, "--resume", "auto"], cwd=prepared, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*broken, "--resume", "auto"], cwd=prepared, env=environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     reference = losses(tmp_path / "whole")
     assert sorted(reference) == list(range(1, STEPS + 1))
@@ -81,7 +88,9 @@ def test_a_killed_and_resumed_run_repeats_every_loss(prepared: Path, real_csv: P
 @needs_media
 def test_sigterm_saves_and_the_run_goes_on_from_there(prepared: Path, real_csv: Path, tmp_path: Path) -> None:
     command = train_command(real_csv, str(tmp_path / "out"), "--set", "checkpoint.every=1000")
-    run = subprocess.Popen(command, cwd=prepared, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command, cwd=prepared, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while run.poll() is None:
         metrics = next((tmp_path / "out").glob("*/metrics.jsonl"), None)
         if metrics is not None and metrics.read_text().count("\n") >= 2:

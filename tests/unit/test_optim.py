@@ -31,7 +31,9 @@ def test_clipping_reports_the_norm_before_it_and_zero_does_not_clip() -> None:
 
 def test_the_optimizers_tensors_are_there_before_the_first_step() -> None:
     optimizer = Optimizer(nn.Linear(2, 1), OptimConfig(), None)
-    assert set(optimizer.state_dict()) == {f"{m}.{p}" for m in ("step", "exp_avg", "exp_avg_sq") for p in ("weight", "bias")}
+    assert set(optimizer.state_dict()) == {
+        f"{m}.{p}" for m in ("step", "exp_avg", "exp_avg_sq") for p in ("weight", "bias")
+    }
 
 
 def test_the_average_is_fp32_also_of_bf16_weights_and_skips_what_is_not_trained() -> None:

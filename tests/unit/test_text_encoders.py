@@ -110,10 +110,25 @@ def test_weights_of_another_family_are_refused(folders: Path, tmp_path: Path) ->
         ClipEncoder(str(tmp_path), 6, torch.float32)
 
 
-def test_pickled_weights_are_refused(folders: Path, tmp_path: Path) -> None:
+class Attack:
+    """Pickled, it makes a file when it is read."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.target,)
+
+
+def test_pytorchs_own_files_load_and_never_run_what_is_pickled_in_them(folders: Path, tmp_path: Path) -> None:
     model = T5EncoderModel.from_pretrained(folders / "t5")
     model.config.save_pretrained(tmp_path)
     tokenizer("</s>").save_pretrained(tmp_path)
-    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(OsoraError, match=r"the folder has no weights"):
+    state = model.state_dict()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    loaded = T5Encoder(str(tmp_path), 6, torch.float32)
+    assert torch.equal(loaded.model.state_dict()["shared.weight"], state["shared.weight"])
+    torch.save({**state, "shared.weight": Attack(tmp_path / "ran")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(OsoraError, match=r"the folder has no weights that can be read"):
         T5Encoder(str(tmp_path), 6, torch.float32)
+    assert not (tmp_path / "ran").exists()

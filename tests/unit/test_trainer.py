@@ -36,7 +36,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path: Path)
     reference = trainer(whole, recipe())
     reference.fit()
 
-    class Power(Exception):
+    class PowerCutError(Exception):
         """Stands for the plug being pulled: nothing of the trainer's own clean-up may be needed."""
 
     cut = trainer(broken, recipe())
@@ -46,10 +46,10 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path: Path)
     def update(*args: object) -> None:
         done(*args)  # type: ignore[arg-type]
         if cut.progress.update == cut_at:
-            raise Power
+            raise PowerCutError
 
     cut._update = update  # type: ignore[method-assign]
-    with pytest.raises(Power):
+    with pytest.raises(PowerCutError):
         cut.fit()
 
     resumed = trainer(broken, recipe())
@@ -114,7 +114,8 @@ def test_every_metric_is_recorded(tmp_path: Path) -> None:
     run = trainer(tmp_path, recipe(max_steps=2, logging={"tensorboard": True}))
     run.fit()
     record = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
-    assert {"step", "epoch", "loss", "lr", "grad_norm", "step_seconds", "samples_per_second", "memory_gib", "double"} <= set(record)
+    wanted = {"step", "epoch", "loss", "lr", "grad_norm", "step_seconds", "samples_per_second", "memory_gib", "double"}
+    assert wanted <= set(record)
     assert record["double"] == pytest.approx(2 * record["loss"])
     assert list((tmp_path / "tensorboard").iterdir())
     assert "loss" in (tmp_path / "logs" / "rank-0.log").read_text()

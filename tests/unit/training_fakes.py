@@ -79,7 +79,9 @@ def recipe(**tables: object) -> VaeTrainRecipe:
     return VaeTrainRecipe.model_validate(base | tables)
 
 
-def trainer(path: Path, config: VaeTrainRecipe, objective: FakeObjective | None = None, loader: FakeLoader | None = None) -> Trainer:
+def trainer(
+    path: Path, config: VaeTrainRecipe, objective: FakeObjective | None = None, loader: FakeLoader | None = None
+) -> Trainer:
     folder = RunFolder(path)
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     metrics = Metrics(folder, SilentDisplay(), rank=0, log_every=1, tensorboard=config.logging.tensorboard)

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from opensora_models.build import build_denoiser
 from torch import Tensor, nn
 
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import learning_rate
+from opensora_models.build import build_denoiser
 from opensora_models.diffusion import condition, rectified_flow
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
 from schemas.denoiser import MMDiTConfig
