@@ -6,7 +6,7 @@ safetensors, or PyTorch's own files read without unpickling objects (the publish
 
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: S403 - only its exception
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
