@@ -101,5 +101,5 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> None:
     store.save(Progress(4), state())
     for file in (tmp_path / "step-00000004" / "state").iterdir():
         file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(OsoraError, match="cannot resume from .*step-00000004"):
+    with pytest.raises(OsoraError, match=r"cannot resume from .*step-00000004"):
         store.load(tmp_path / "step-00000004", state())
