@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from opensora_cli.commands.config import ConfigCommands
+from opensora_cli.main import COMMANDS
 from schemas.resolve.rules_page import rules_page
 from tests.cli.conftest import REPOSITORY
-from tests.docs.console import BLOCK, agrees, run_page
+from tests.docs.console import BLOCK, agrees, run, run_page
 
 DOCS = REPOSITORY / "docs"
 PAGES = ["recipes.md", "ci.md"]
+README = (REPOSITORY / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -51,3 +54,25 @@ def test_the_hook_and_the_action_run_commands_that_there_are() -> None:
     assert "osora config validate --format github" in steps
     for name in re.findall(r"inputs\.([a-z-]+)", str(action["runs"])):
         assert name in action["inputs"]
+
+
+def test_the_readmes_recipe_and_its_config_commands_work(tmp_path: Path) -> None:
+    (recipe,) = (block["body"] for block in BLOCK.finditer(README) if block["info"] == "toml")
+    (tmp_path / "mine.toml").write_text(recipe)
+    lines = [line.split("  #")[0].strip() for line in README.splitlines() if line.startswith("    osora config")]
+    assert len(lines) == 3
+    for line in lines:
+        assert "(exit code" not in run(line, tmp_path), line
+
+
+def test_the_readme_names_every_command() -> None:
+    table = "\n".join(line for line in README.splitlines() if line.startswith("| `osora "))
+    assert [name for name in COMMANDS if f"`osora {name}" not in table] == []
+    shown = " ".join(line for line in table.splitlines() if "osora config" in line)
+    assert [name for name in ConfigCommands.table if name not in shown] == []
+
+
+def test_every_file_the_readme_points_at_exists() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
