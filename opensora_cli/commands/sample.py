@@ -1,6 +1,7 @@
 """`osora sample`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from opensora_cli.extras import require_extra
 from opensora_cli.overrides import Layers, Sets, Unsets
+from opensora_cli.render import print_diagnostics
 from schemas.errors import UsageError
 
 Recipe = Annotated[
@@ -87,6 +89,7 @@ def sample(
             "--resolution: the recipe gives sampling.height and sampling.width, which go before it. Add --unset "
             "sampling.height --unset sampling.width, or leave --resolution out."
         )
+    print_diagnostics(resolved.warnings, sys.stderr)
     require_extra("run")
 
     from rich.console import Console

@@ -1,11 +1,13 @@
 """`osora train` and `osora vae-train`."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from opensora_cli.extras import require_extra
 from opensora_cli.overrides import Layers, Sets, Unsets
+from opensora_cli.render import print_diagnostics
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged one.", show_default=False)]
 Resume = Annotated[
@@ -53,6 +55,7 @@ def _run(
     from schemas.resolve import resolve
 
     resolved = resolve(recipe, layers=layers or (), sets=sets or (), unsets=unsets or (), kind=kind)
+    print_diagnostics(resolved.warnings, sys.stderr)
     require_extra("run")
 
     from rich.console import Console
