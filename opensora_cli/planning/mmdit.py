@@ -50,7 +50,12 @@ class MMDiTCounter:
     def _widths(self) -> tuple[int, int, int, int]:
         config = self.config
         mlp = int(config.hidden_size * config.mlp_ratio)
-        return config.hidden_size, config.hidden_size // self.tensor, mlp // self.tensor, config.num_heads // self.tensor
+        return (
+            config.hidden_size,
+            config.hidden_size // self.tensor,
+            mlp // self.tensor,
+            config.num_heads // self.tensor,
+        )
 
     def double_block(self, tokens: Tokens) -> int:
         """Return the bytes that autograd saves in a double-stream block."""
