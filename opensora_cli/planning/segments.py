@@ -83,10 +83,7 @@ def _moments(segments: Sequence[Segment], sharding: Sharding, gradients: int, ac
         again = segment.saved - segment.kept
         own = _gradient(segment, sharding) if not accumulates else 0
         whole = (STATE * segment.weights if sharding.gradients > 1 else 0) + sharding.bucket
-        if whole_weights:
-            cast = segment.casts if segment.recomputed else 0
-        else:
-            cast = sharding.gathered * segment.casts
+        cast = (segment.casts if segment.recomputed else 0) if whole_weights else sharding.gathered * segment.casts
         name = f"backward of {segment.name}"
         yield _peak(kept + again + segment.working, gradients + whole, held + cast, name)
         kept -= segment.kept

@@ -27,7 +27,7 @@ KNOWN: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 77,
     },
 }
-"""Published encoders -> what their config.json says of their size."""
+"""Published encoders -> what their config.json says of their size; a folder that ends so is taken for one of them."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def text_encoders(config: TextConfig) -> tuple[dict[str, TextEncoder], list[str]
 def _facts(encoder: TextEncoderConfig, name: str) -> dict[str, Any] | None:
     path = Path(encoder.from_pretrained).expanduser() / "config.json"
     if not path.is_file():
-        return KNOWN.get(encoder.from_pretrained)
+        return KNOWN.get("/".join(encoder.from_pretrained.rstrip("/").split("/")[-2:]))
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -15,13 +15,13 @@ from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder
 from schemas.autoencoder import HunyuanVAEConfig
-from schemas.recipes import TrainRecipe
+from schemas.recipes import SampleRecipe, TrainRecipe
 
 MOMENTS = {"AdamW": 2 * STATE, "AdamW8bit": 2}
 """Bytes of both moments of a weight."""
 
 
-def latent_extent(recipe: TrainRecipe, shape: ClipShape) -> tuple[int, int, int]:
+def latent_extent(recipe: TrainRecipe | SampleRecipe, shape: ClipShape) -> tuple[int, int, int]:
     """Return the latents' frames, rows and columns of a clip."""
     time, side = recipe.ae.time_compression_ratio, recipe.ae.spatial_compression_ratio
     frames = (shape.frames - 1) // time + 1 if recipe.ae.causal else max(1, shape.frames // time)
