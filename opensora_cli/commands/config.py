@@ -1,6 +1,5 @@
 """`osora config`: what a recipe says and whether it holds, without running anything."""
 
-from importlib.util import find_spec
 from typing import ClassVar
 
 import typer
@@ -25,7 +24,7 @@ COMMANDS = {
 class ConfigCommands(LazyGroup):
     """The commands of `COMMANDS`."""
 
-    table: ClassVar[Table] = {name: found for name, found in COMMANDS.items() if find_spec(found[0]) is not None}
+    table: ClassVar[Table] = COMMANDS
 
 
 app = typer.Typer(cls=ConfigCommands, no_args_is_help=True, add_completion=False)

@@ -1,0 +1,281 @@
+"""What `osora config plan` estimates of memory against what training updates take, measured.
+
+    python benchmarks/plan.py [--device cpu|cuda] [--full]
+
+On the CPU every tensor's storage is counted while it lives (the optimizer's and the average's too), and autograd's saved
+tensors are counted on their own; the growth of the resident memory is printed as a cross-check. On CUDA the figure is
+`torch.cuda.max_memory_allocated`. `--full` adds the 11B model of Open-Sora 2.0 with tensors that have shapes and no
+memory (CPU only). Prints estimate / measured; exit code 1 if one is off by more than 15 %.
+"""
+
+import argparse
+import resource
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from opensora_cli.planning.hunyuan_vae import coding
+from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_segments
+from opensora_cli.planning.modules import count_autoencoder, count_denoiser
+from opensora_cli.planning.precision import STATE, Device, Precision
+from opensora_cli.planning.segments import Segment, Sharding, update_peak
+from opensora_cli.training.ema import Ema
+from opensora_cli.training.optim import Optimizer
+from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.diffusion.rectified_flow import flow_loss
+from schemas.autoencoder import HunyuanVAEConfig
+from schemas.denoiser import MMDiTConfig
+from schemas.optim import OptimConfig
+
+TOLERANCE = 0.15
+MIB = 2**20
+
+
+class LiveStorages(TorchDispatchMode):
+    """Counts the bytes of every storage that an operation makes, until it is freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._see(leaf.untyped_storage())
+        return result
+
+    def _see(self, storage: Any) -> None:
+        key = storage._cdata
+        if key not in self.sizes:
+            self.sizes[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, key)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self.sizes.pop(key)
+
+
+@contextmanager
+def saved_bytes(module: nn.Module) -> Iterator[Callable[[], int]]:
+    """Count what autograd saves, each storage once, weights left out."""
+    weights = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+    seen: dict[int, Any] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            seen[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield lambda: sum(storage.nbytes() for storage in seen.values())
+    seen.clear()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A denoiser's update: shape, precision, what is recomputed."""
+
+    name: str
+    config: MMDiTConfig
+    tokens: Tokens
+    dtype: Literal["bf16", "fp32"]
+    recomputed: tuple[int, int] = (0, 0)
+    average: bool = True
+    fake: bool = False
+
+
+def small(**keys: Any) -> MMDiTConfig:
+    shape = {"in_channels": 32, "vec_in_dim": 64, "context_in_dim": 128, "hidden_size": 256, "num_heads": 4}
+    return MMDiTConfig.model_validate({**shape, "axes_dim": (16, 24, 24), "depth": 3, "depth_single_blocks": 5, **keys})
+
+
+def cases(full: bool) -> list[Case]:
+    split = {"fused_qkv": False, "use_liger_rope": True}
+    large, short = Tokens(2, 700, 80), Tokens(1, 96, 32)
+    found = [
+        Case("fused fp32", small(), large, "fp32"),
+        Case("fused bf16", small(), large, "bf16"),
+        Case("split fp32 patch 1", small(**split, patch_size=1, cond_embed=True), Tokens(2, 1000, 64), "fp32"),
+        Case("split bf16 patch 2", small(**split, cond_embed=True), large, "bf16"),
+        Case("split bf16, one clip", small(**split), Tokens(1, 1400, 160), "bf16"),
+        Case("split fp32, all recomputed", small(**split), large, "fp32", (3, 5)),
+        Case("split bf16, all recomputed", small(**split), large, "bf16", (3, 5)),
+        Case("fused bf16, some recomputed", small(guidance_embed=True), large, "bf16", (1, 3)),
+        Case("mostly states fp32", small(hidden_size=512, axes_dim=(32, 48, 48)), short, "fp32"),
+        Case("mostly states bf16, no average", small(**split), short, "bf16", (0, 0), False),
+    ]
+    if full:
+        whole = MMDiTConfig(**split, cond_embed=True)
+        stage1 = Tokens(2, 260 * 9, 512)
+        found.append(Case("11B bf16, 33 frames, recomputed", whole, stage1, "bf16", (8, 38), False, True))
+        found.append(Case("11B bf16, 33 frames, kept", whole, stage1, "bf16", (0, 0), False, True))
+    return found
+
+
+def inputs_of(case: Case, device: Device) -> tuple[dict[str, Tensor], Tensor]:
+    config, tokens = case.config, case.tokens
+    batch, text_dtype = tokens.batch, torch.bfloat16 if case.dtype == "bf16" else torch.float32
+    inputs = {
+        "img_BND": torch.zeros(batch, tokens.image, config.in_channels, device=device),
+        "img_ids_BN3": torch.zeros(batch, tokens.image, 3, device=device),
+        "txt_BLD": torch.zeros(batch, tokens.text, config.context_in_dim, dtype=text_dtype, device=device),
+        "txt_ids_BL3": torch.zeros(batch, tokens.text, 3, device=device),
+        "timesteps_B": torch.zeros(batch, device=device),
+        "y_vec_BD": torch.zeros(batch, config.vec_in_dim, dtype=text_dtype, device=device),
+    }
+    if config.cond_embed:
+        width = config.in_channels + config.patch_size**2
+        inputs["cond_BND"] = torch.zeros(batch, tokens.image, width, device=device)
+    if config.guidance_embed:
+        inputs["guidance_B"] = torch.zeros(batch, device=device)
+    return inputs, torch.zeros(batch, tokens.image, config.in_channels, device=device)
+
+
+def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
+    """Do two updates as the trainer does them; return what autograd saved in the second (0 where blocks are recomputed)."""
+    module = build_denoiser(case.config).to(device)
+    if any(case.recomputed):
+        module.set_grad_checkpointing(*case.recomputed)
+    optimizer = Optimizer(module, OptimConfig(), None)
+    ema = Ema(module, 0.99) if case.average else None
+    inputs, target = inputs_of(case, device)
+    kept = 0
+    for number in range(2):
+        record("start")
+        with saved_bytes(module) as saved:
+            with torch.autocast(device, torch.bfloat16, enabled=case.dtype == "bf16"):
+                loss = flow_loss(module(**inputs), target)
+            kept = 0 if any(case.recomputed) else saved()
+        torch.autograd.backward(loss)
+        del loss
+        optimizer.clip()
+        optimizer.step(number)
+        if ema is not None:
+            ema.update(module)
+    return kept
+
+
+def estimate(case: Case, device: Device) -> tuple[int, int]:
+    """Return the estimated peak, states and inputs included, and what autograd saves, casts included."""
+    counts = count_denoiser(case.config)
+    counter = MMDiTCounter(case.config, Precision.of(case.dtype, device))
+    segments = mmdit_segments(counter, case.tokens, counts.trained, case.recomputed)
+    peak = update_peak(segments, Sharding(), accumulates=False, device=device)
+    states = counts.counted.total * STATE * (4 if case.average else 3)
+    tokens, config = case.tokens, case.config
+    features = 2 * config.in_channels + 3 + (config.in_channels + config.patch_size**2 if config.cond_embed else 0)
+    text = (2 if case.dtype == "bf16" else 4) * config.context_in_dim + 12
+    batch = tokens.batch * (tokens.image * 4 * features + tokens.text * text)
+    return states + peak.total + batch, sum(segment.kept + segment.casts for segment in segments)
+
+
+def measure(case: Case, device: Device) -> tuple[int, int, int]:
+    """Return the measured peak, what autograd saved, and the growth of resident memory."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        kept = updates(case, device, lambda _: torch.cuda.reset_peak_memory_stats())
+        return torch.cuda.max_memory_allocated() - before, kept, 0
+    live = LiveStorages()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def second_only(_: str) -> None:
+        live.peak = live.now
+
+    with FakeTensorMode() if case.fake else nullcontext(), live:
+        kept = updates(case, device, second_only)
+    return live.peak, kept, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def autoencoder_ratios(device: Device) -> Iterator[tuple[str, int, int]]:
+    """Yield name, estimate and measurement of encoding and decoding, whole and in tiles."""
+    for tiled in (False, True):
+        keys = {"use_spatial_tiling": tiled, "sample_size": 64, "sample_tsize": 16, "use_temporal_tiling": tiled}
+        config = HunyuanVAEConfig(block_out_channels=(32, 64, 96, 96), norm_num_groups=8, latent_channels=8, **keys)
+        for dtype in ("fp32", "bf16"):
+            yield from _coding_ratios(config, "bf16" if dtype == "bf16" else "fp32", device, tiled)
+
+
+def _coding_ratios(
+    config: HunyuanVAEConfig, dtype: Literal["bf16", "fp32"], device: Device, tiled: bool
+) -> Iterator[tuple[str, int, int]]:
+    precision = Precision.of(dtype, device, autocast=False)
+    kind, extent = (torch.bfloat16 if dtype == "bf16" else torch.float32), (17, 96, 96)
+    module = build_autoencoder(config).to(device, kind)
+    counted = count_autoencoder(config)
+    assert counted is not None
+    clip = torch.zeros(1, 3, *extent, device=device, dtype=kind)
+    with torch.no_grad():
+        latent = module.encode(clip)
+        for name, work in (("encode", lambda: module.encode(clip)), ("decode", lambda: module.decode(latent))):
+            peak = _work_peak(work, device)
+            direction: Literal["encode", "decode"] = "encode" if name == "encode" else "decode"
+            cost = coding(config, precision, 1, extent, direction)
+            yield f"autoencoder {name} {dtype}{' in tiles' if tiled else ''}", cost.peak, peak
+
+
+def _work_peak(work: Callable[[], Tensor], device: Device) -> int:
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    with LiveStorages() as live:
+        work()
+    return live.peak
+
+
+def autoencoder_updates(device: Device) -> Iterator[tuple[str, int, int]]:
+    """Yield name, estimate and measurement of what autograd saves while an autoencoder is trained."""
+    config = HunyuanVAEConfig(block_out_channels=(32, 64, 96, 96), norm_num_groups=8, latent_channels=8)
+    module = build_autoencoder(config).to(device)
+    clip = torch.zeros(1, 3, 9, 64, 64, device=device)
+    with saved_bytes(module) as saved:
+        reconstruction, _ = module(clip, torch.Generator().manual_seed(0))
+        measured = saved()
+    del reconstruction
+    precision = Precision.of("fp32", device)
+    parts = [coding(config, precision, 1, (9, 64, 64), direction) for direction in ("encode", "decode")]
+    yield "autoencoder trained fp32: saved", sum(part.saved for part in parts), measured
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--full", action="store_true")
+    arguments = parser.parse_args()
+    device: Device = arguments.device
+    worst = 0.0
+
+    def show(name: str, estimated: int, measured: int, further: str = "") -> None:
+        nonlocal worst
+        ratio = estimated / measured
+        worst = max(worst, abs(ratio - 1))
+        print(f"{name:<46} {estimated / MIB:>12.2f} {measured / MIB:>12.2f} MiB   {ratio:.3f}{further}", flush=True)
+
+    for case in cases(arguments.full and device == "cpu"):
+        (peak, saved), (seen_peak, seen_saved, resident) = estimate(case, device), measure(case, device)
+        show(f"{case.name}: peak", peak, seen_peak, f"   (resident +{resident / MIB:.0f} MiB)" if resident else "")
+        if seen_saved:
+            show(f"{case.name}: saved", saved, seen_saved)
+    for name, estimated, measured in (*autoencoder_ratios(device), *autoencoder_updates(device)):
+        show(name, estimated, measured)
+    print(f"worst: {worst:.1%} off (limit {TOLERANCE:.0%})")
+    return 1 if worst > TOLERANCE else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

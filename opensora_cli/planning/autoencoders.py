@@ -1,0 +1,116 @@
+"""Training an autoencoder, and running one over clips."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Literal
+
+from opensora_cli.planning.estimate import Estimate
+from opensora_cli.planning.hunyuan_vae import Coding, coding, latent_size
+from opensora_cli.planning.modules import Counted
+from opensora_cli.planning.precision import STATE, Device, Precision
+from opensora_cli.planning.segments import Segment, update_peak
+from opensora_cli.planning.shapes import ClipShape
+from opensora_cli.planning.sharing import Sharing
+from opensora_cli.planning.train import MOMENTS
+from schemas.autoencoder import HunyuanVAEConfig
+from schemas.recipes import VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
+
+
+@dataclass(frozen=True)
+class AutoencoderTraining:
+    """Estimates for a vae-train recipe of the Hunyuan autoencoder."""
+
+    recipe: VaeTrainRecipe
+    config: HunyuanVAEConfig
+    device: Device
+    sharing: Sharing
+    counted: Counted
+
+    @cached_property
+    def states(self) -> dict[str, int]:
+        """Weights, moments and average."""
+        optim, total = self.recipe.optim, self.counted.total
+        moments = 0 if self.recipe.memory.offload_optimizer else MOMENTS[optim.cls] * total // self.sharing.optimizer
+        return {
+            "weights": STATE * total // self.sharing.sharding.weights,
+            "optimizer": moments,
+            "average (EMA)": STATE * total // self.sharing.optimizer if optim.ema_decay is not None else 0,
+        }
+
+    @property
+    def gradients(self) -> int:
+        """All gradients, as they are shared out."""
+        return STATE * self.counted.total // self.sharing.sharding.gradients
+
+    def estimate(self, shape: ClipShape, batch: int) -> Estimate:
+        """Return the cost of a batch of clips of a shape."""
+        precision = Precision.of(self.recipe.dtype, self.device)
+        parts = {name: coding(self.config, precision, batch, shape.extent, name) for name in ("encode", "decode")}  # type: dict[str, Coding]
+        pixels = 3 * batch * shape.pixels
+        segments = [self._segment(name, part, precision) for name, part in parts.items()]
+        loss = Segment("the loss", STATE * pixels, 0, False, 0, 0, 2 * STATE * pixels)
+        accumulates = self.recipe.optim.accumulation_steps > 1
+        peak = update_peak([*segments, loss], self.sharing.sharding, accumulates=accumulates, device=self.device)
+        flops = sum(part.flops for part in parts.values()) // batch
+        kept = sum(segment.saved for segment in segments) + loss.saved
+        return Estimate(
+            tokens=prod(latent_size(self.config, shape.extent)),
+            forward_flops=flops,
+            flops=3 * flops,
+            flops_without_recomputing=3 * flops,
+            activations=kept,
+            activations_without_recomputing=kept,
+            peak=peak.total + STATE * pixels,
+            moment=peak.moment,
+            gradients_at_peak=peak.gradients,
+        )
+
+    def _segment(self, direction: str, part: Coding, precision: Precision) -> Segment:
+        names = ("encoder", "quant_conv") if direction == "encode" else ("decoder", "post_quant_conv")
+        weights = sum(self.counted.children[name] for name in names)
+        return Segment(f"{direction[:-1]}ing", part.saved, 0, False, weights, precision.casts * weights, part.peak // 2)
+
+
+@dataclass(frozen=True)
+class AutoencoderRun:
+    """Estimates for reconstructing clips, or for measuring their latents."""
+
+    recipe: VaeSampleRecipe | VaeStatsRecipe
+    config: HunyuanVAEConfig
+    device: Device
+    counted: Counted
+
+    @property
+    def states(self) -> Mapping[str, int]:
+        """The weights, in the recipe's precision."""
+        return {"autoencoder": self._precision.matrix * self.counted.total}
+
+    @property
+    def gradients(self) -> int:
+        """None."""
+        return 0
+
+    def estimate(self, shape: ClipShape, batch: int) -> Estimate:
+        """Return the cost of a batch of clips of a shape."""
+        directions: tuple[Literal["encode", "decode"], ...] = ("encode", "decode")
+        used = directions if isinstance(self.recipe, VaeSampleRecipe) else directions[:1]
+        parts = [coding(self.config, self._precision, batch, shape.extent, direction) for direction in used]
+        flops = sum(part.flops for part in parts) // batch
+        largest = max(range(len(parts)), key=lambda index: parts[index].peak)
+        return Estimate(
+            tokens=prod(latent_size(self.config, shape.extent)),
+            forward_flops=flops,
+            flops=flops,
+            flops_without_recomputing=flops,
+            activations=0,
+            activations_without_recomputing=0,
+            peak=parts[largest].peak + 3 * batch * shape.pixels * (STATE + self._precision.matrix),
+            moment=f"{used[largest][:-1]}ing",
+            gradients_at_peak=0,
+        )
+
+    @property
+    def _precision(self) -> Precision:
+        return Precision.of(self.recipe.dtype, self.device, autocast=False)

@@ -1,0 +1,228 @@
+"""Memory and work of the Hunyuan autoencoder, by a walk over its layers with shapes instead of tensors.
+
+The walk follows `opensora_models/hunyuan_vae/blocks.py` and `coders.py`. `peak` is the most that is alive at once without a
+backward pass; `saved` is what autograd keeps. A module's argument lives until the module returns, since its caller holds it.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from opensora_cli.planning.precision import Precision
+from schemas.autoencoder import HunyuanVAEConfig
+
+Extent = tuple[int, int, int]
+"""Frames, height and width."""
+STATISTICS = 8
+
+
+@dataclass
+class Walk:
+    """A clip on its way through the layers: `channels` at `extent`, and what was counted so far (bytes, FLOPs)."""
+
+    precision: Precision
+    batch: int
+    channels: int
+    extent: Extent
+    peak: int = 0
+    saved: int = 0
+    flops: int = 0
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of the tensor at hand."""
+        return self.batch * self.channels * prod(self.extent)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensor at hand, as convolutions give it."""
+        return self.numbers * self.precision.matrix
+
+    def alive(self, *sizes: int) -> None:
+        """Note that tensors of these sizes are alive together."""
+        self.peak = max(self.peak, sum(sizes))
+
+    def norm(self) -> None:
+        """Save what a group norm and the SiLU behind it keep: the input (or its fp32 copy) and the norm's output."""
+        self.saved += 2 * self.numbers * self.precision.norm
+
+    def conv(
+        self,
+        out: int,
+        held: int,
+        *,
+        stride: Extent = (1, 1, 1),
+        kernel: int = 3,
+        before: int | None = None,
+        fresh: bool = True,
+    ) -> None:
+        """Pad and convolve while `held` bytes wait elsewhere.
+
+        `before`: bytes a number of the argument, where a norm made it; `fresh`: the argument is no tensor that is counted
+        already, so that the padding, which keeps its argument, adds it.
+        """
+        each = before or self.precision.matrix
+        argument = self.numbers * each
+        frames, height, width = self.extent
+        padded = self.batch * self.channels * (frames + kernel - 1) * (height + kernel - 1) * (width + kernel - 1)
+        extent = tuple((size - 1) // step + 1 for size, step in zip(self.extent, stride, strict=True))
+        self.flops += 2 * self.batch * prod(extent) * self.channels * out * kernel**3
+        cast = padded * self.precision.matrix
+        if kernel > 1:
+            self.saved += cast + (argument if fresh else 0)
+        elif fresh:
+            self.saved += cast
+        self.channels, self.extent = out, (extent[0], extent[1], extent[2])
+        pads = padded * each if kernel > 1 else 0
+        self.alive(held, argument, pads, cast if each != self.precision.matrix else 0, self.size)
+
+    def resnet(self, out: int, held: int) -> None:
+        """Go through a residual block while its callers hold `held` bytes beside its input."""
+        entry, into = self.size, self.channels
+        short = 0 if into == out else entry // into * out
+        same = self.precision.norm == self.precision.matrix
+        self.norm()
+        self.conv(out, held + entry, before=self.precision.norm)
+        if short:
+            self.saved += 0 if same else entry
+            self.flops += 2 * self.numbers * into
+        self.norm()
+        self.conv(out, held + entry + short + self.size, before=self.precision.norm)
+
+    def attention(self, held: int) -> None:
+        """Go through the frame-causal attention: of each frame's pixels to those of its own and earlier frames."""
+        entry, numbers, c = self.size, self.numbers, self.precision.matrix
+        frames, height, width = self.extent
+        pairs = self.batch * (height * width) ** 2 * frames * (frames + 1) // 2
+        self.flops += 4 * pairs * self.channels + 8 * numbers * self.channels
+        copies = 1 if self.precision.norm == c else 3
+        self.saved += numbers * (self.precision.norm + copies * c + 5 * c)
+        self.alive(held, entry, numbers * (self.precision.norm + 5 * c))
+
+    def down(self, stride: Extent, held: int) -> None:
+        """Shrink with a strided convolution; its argument is the last block's output."""
+        self.conv(self.channels, held, stride=stride)
+
+    def up(self, stride: Extent, held: int) -> None:
+        """Enlarge by repeating pixels, then convolve; in time the first frame stays single."""
+        entry = self.size
+        frames, height, width = self.extent
+        self.extent = (1 + stride[0] * (frames - 1), height * stride[1], width * stride[2])
+        parts = self.size if stride[0] > 1 else 0  # first frame and rest are enlarged apart, then joined
+        self.alive(held, entry, parts, self.size)
+        self.conv(self.channels, held + entry + parts)
+
+
+def steps(config: HunyuanVAEConfig) -> list[Extent]:
+    """Return the strides of the encoder's steps, in order; those that halve the time are the last."""
+    count = len(config.block_out_channels) - 1
+    timed = config.time_compression_ratio.bit_length() - 1
+    return [(2 if step >= count - timed else 1, 2, 2) for step in range(count)]
+
+
+def encode_walk(config: HunyuanVAEConfig, precision: Precision, batch: int, extent: Extent) -> Walk:
+    """Walk through the encoder with clips of so many frames and pixels, whole."""
+    walk = Walk(precision, batch, config.in_channels, extent)
+    pixels = walk.size
+    widths = config.block_out_channels
+    walk.conv(widths[0], 0, fresh=False)
+    for width, stride in zip(widths, [*steps(config), None], strict=True):
+        entry = walk.size
+        for layer in range(config.layers_per_block):
+            walk.resnet(width, pixels + (entry if layer else 0))
+        if stride is not None:
+            walk.down(stride, pixels + entry)
+    _middle(walk, config, pixels)
+    walk.norm()
+    walk.conv(2 * config.latent_channels, pixels + walk.size, before=precision.norm)
+    walk.conv(2 * config.latent_channels, pixels, kernel=1)
+    return walk
+
+
+def decode_walk(config: HunyuanVAEConfig, precision: Precision, batch: int, extent: Extent) -> Walk:
+    """Walk through the decoder with latents of so many frames, rows and columns, whole."""
+    walk = Walk(precision, batch, config.latent_channels, extent)
+    latents = walk.size
+    walk.conv(walk.channels, latents, kernel=1)
+    widths = config.block_out_channels[::-1]
+    walk.conv(widths[0], latents)
+    _middle(walk, config, latents)
+    for width, stride in zip(widths, [*steps(config), None], strict=True):
+        entry = walk.size
+        for layer in range(config.layers_per_block + 1):
+            walk.resnet(width, latents + (entry if layer else 0))
+        if stride is not None:
+            walk.up(stride, latents + entry)
+    walk.norm()
+    walk.conv(config.out_channels, latents + walk.size, before=precision.norm)
+    return walk
+
+
+def _middle(walk: Walk, config: HunyuanVAEConfig, held: int) -> None:
+    walk.resnet(walk.channels, held)
+    if config.mid_block_add_attention:
+        walk.attention(held + walk.size)
+    walk.resnet(walk.channels, held + walk.size)
+
+
+@dataclass(frozen=True)
+class Coding:
+    """Encoding or decoding a batch: bytes alive at most (input excluded), bytes saved for a backward pass, FLOPs."""
+
+    peak: int
+    saved: int
+    flops: int
+
+
+def coding(
+    config: HunyuanVAEConfig,
+    precision: Precision,
+    batch: int,
+    extent: Extent,
+    direction: Literal["encode", "decode"],
+) -> Coding:
+    """Return the cost of a batch in tiles where the configuration asks for them; `extent` is in pixels either way."""
+    space, time = config.sample_size, config.sample_tsize
+    if direction == "decode":
+        extent = latent_size(config, extent)
+        space, time = space // config.spatial_compression_ratio, time // config.time_compression_ratio
+    walk = encode_walk if direction == "encode" else decode_walk
+    pieces = [
+        (frames, height, width)
+        for frames in _time_tiles(config, extent[0], time)
+        for height, width in _space_tiles(config, extent[1], extent[2], space)
+    ]
+    walks = {piece: walk(config, precision, batch, piece) for piece in set(pieces)}
+    largest = max(one.peak for one in walks.values())
+    result = sum(walks[piece].size for piece in pieces) if len(pieces) > 1 else 0
+    return Coding(
+        largest + result,
+        sum(walks[piece].saved for piece in pieces) + result,
+        sum(walks[piece].flops for piece in pieces),
+    )
+
+
+def latent_size(config: HunyuanVAEConfig, extent: Extent) -> Extent:
+    """Return the latents' frames, rows and columns for a clip of so many frames and pixels."""
+    time, side = config.time_compression_ratio, config.spatial_compression_ratio
+    return (extent[0] - 1) // time + 1, (extent[1] - 1) // side + 1, (extent[2] - 1) // side + 1
+
+
+def _time_tiles(config: HunyuanVAEConfig, frames: int, tile: int) -> list[int]:
+    """Return the lengths of the tiles of time: one frame more than the tile, for the past."""
+    if not config.use_temporal_tiling or frames <= tile:
+        return [frames]
+    step = int(tile * (1 - config.tile_overlap_factor))
+    lengths = [min(tile + 1, frames - start) for start in range(0, frames, step)]
+    return [length for index, length in enumerate(lengths) if length > 1 or index == 0]
+
+
+def _space_tiles(config: HunyuanVAEConfig, height: int, width: int, tile: int) -> list[tuple[int, int]]:
+    if not config.use_spatial_tiling or max(height, width) <= tile:
+        return [(height, width)]
+    step = int(tile * (1 - config.tile_overlap_factor))
+    return [
+        (min(tile, height - top), min(tile, width - left))
+        for top in range(0, height, step)
+        for left in range(0, width, step)
+    ]

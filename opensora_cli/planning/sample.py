@@ -1,0 +1,114 @@
+"""Sampling: no gradients and no optimizer; the models are at work one after the other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from opensora_cli.planning.estimate import Estimate
+from opensora_cli.planning.hunyuan_vae import coding
+from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_flops
+from opensora_cli.planning.modules import Counted, DenoiserCounts
+from opensora_cli.planning.precision import Device, Precision
+from opensora_cli.planning.shapes import ClipShape
+from opensora_cli.planning.sharing import Sharing
+from opensora_cli.planning.text import TextEncoder
+from opensora_cli.planning.train import latent_extent
+from schemas.autoencoder import HunyuanVAEConfig
+from schemas.recipes import SampleRecipe
+
+BLOCKS_HERE = 2
+"""With offload = "block": the block at work and the one on its way."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Estimates for a sample recipe: `estimate` takes a batch of prompts through all steps."""
+
+    recipe: SampleRecipe
+    device: Device
+    sharing: Sharing
+    counts: DenoiserCounts
+    autoencoder: Counted | None
+    text: Mapping[str, TextEncoder]
+
+    @property
+    def states(self) -> Mapping[str, int]:
+        """Nothing lies still: the moments of `estimate` hold the models that are on the device."""
+        return {}
+
+    @property
+    def gradients(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def models(self) -> dict[str, int]:
+        """Bytes of each model while it is at work."""
+        matrix, model = self._precision.matrix, self.recipe.model
+        numbers = {"double": model.depth, "single": model.depth_single_blocks}
+        each = 1 if self.recipe.sampling.fp8_weights else matrix
+        whole = self.counts.whole
+        sizes = {name: each * part.matrices + matrix * (part.weights - part.matrices) for name, part in whole.items()}
+        if self.recipe.sampling.offload == "block":
+            numbers = {name: min(BLOCKS_HERE, count) for name, count in numbers.items()}
+        denoiser = sum(size * numbers.get(name, 1) for name, size in sizes.items())
+        return {
+            "denoiser": denoiser // (self.sharing.sharding.weights * self.sharing.pipeline),
+            "autoencoder": matrix * self.autoencoder.total if self.autoencoder else 0,
+            "text encoders": matrix * sum(one.weights for one in self.text.values()),
+        }
+
+    def estimate(self, shape: ClipShape, batch: int) -> Estimate:
+        """Return the cost of a batch of clips; every step evaluates its guidance branches in one forward pass."""
+        models, matrix = self.models, self._precision.matrix
+        together = models["denoiser"] + models["autoencoder"] if self.recipe.sampling.offload == "none" else 0
+        moments = {"encoding the prompts": models["text encoders"] + self._text_working(batch)}
+        moments["denoising"] = max(together, models["denoiser"]) + self._denoising(shape, batch)
+        flops = self.branches * self.recipe.sampling.num_steps * self._forward(shape)
+        if isinstance(self.recipe.ae, HunyuanVAEConfig):
+            decoding = coding(self.recipe.ae, self._precision, batch, shape.extent, "decode")
+            pixels = 3 * batch * shape.pixels * (matrix + 4)
+            moments["decoding"] = max(together, models["autoencoder"]) + decoding.peak + pixels
+            flops += decoding.flops // batch
+        moment = max(moments, key=lambda name: moments[name])
+        return Estimate(
+            tokens=self._image_tokens(shape) + self.recipe.text.t5.max_length,
+            forward_flops=self._forward(shape),
+            flops=flops,
+            flops_without_recomputing=flops,
+            activations=0,
+            activations_without_recomputing=0,
+            peak=moments[moment],
+            moment=moment,
+            gradients_at_peak=0,
+        )
+
+    @property
+    def branches(self) -> int:
+        """Evaluations of a guided step: caption and negative, with a reference also the negative without it."""
+        if self.recipe.model.guidance_embed:
+            return 1
+        return 2 if self.recipe.sampling.cond_type == "t2v" else 3
+
+    @property
+    def _precision(self) -> Precision:
+        return Precision.of(self.recipe.dtype, self.device, autocast=False)
+
+    def _image_tokens(self, shape: ClipShape) -> int:
+        frames, height, width = latent_extent(self.recipe, shape)
+        return frames * height * width // self.recipe.model.patch_size**2
+
+    def _denoising(self, shape: ClipShape, batch: int) -> int:
+        parts = self.sharing.sequence
+        image, text = self._image_tokens(shape), self.recipe.text.t5.max_length
+        tokens = Tokens(batch * self.branches, -(-image // parts), -(-text // parts))
+        counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
+        latents = 8 * batch * self.branches * image * self.recipe.model.in_channels
+        return max(counter.double_working(tokens), counter.single_working(tokens)) + counter.entry(tokens) + latents
+
+    def _text_working(self, batch: int) -> int:
+        return max((one.working(batch, self._precision.matrix) for one in self.text.values()), default=0)
+
+    def _forward(self, shape: ClipShape) -> int:
+        model, image, text = self.recipe.model, self._image_tokens(shape), self.recipe.text.t5.max_length
+        one = mmdit_flops(model, image, text, model.depth, model.depth_single_blocks, ends=True)
+        return one.products + one.attention

@@ -1,0 +1,75 @@
+"""How a recipe spreads a model over processes, and what of it one process holds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from opensora_cli.planning.segments import Sharding
+from schemas.checks.parallel import world_size_problem
+from schemas.errors import UsageError
+from schemas.parallel import ParallelConfig
+
+STAGES = {"none": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp": 3}
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The mesh: tensor, sequence, pipeline and data parallel sizes, and the stage of sharing among equal processes."""
+
+    tensor: int
+    sequence: int
+    pipeline: int
+    data: int
+    stage: int
+    overlap: bool
+    bucket: int
+
+    @classmethod
+    def of(cls, config: ParallelConfig, world_size: int, table: str = "parallel") -> "Sharing":
+        """Return the mesh of so many processes. Raises UsageError where the sizes do not divide them."""
+        if problem := world_size_problem(config, world_size, table):
+            raise UsageError(f"--world-size {world_size}: {problem}")
+        ranks = config.tp_size * config.sp_size * config.pp_size
+        stage = config.zero_stage if config.plugin == "hybrid" else STAGES[config.plugin]
+        bucket = config.reduce_bucket_size_in_m * 1_000_000 * 4 if world_size > 1 else 0
+        return cls(
+            config.tp_size,
+            config.sp_size,
+            config.pp_size,
+            world_size // ranks,
+            stage,
+            config.overlap_allgather,
+            bucket,
+        )
+
+    @property
+    def equals(self) -> int:
+        """Processes that would hold the same weights: they share out optimizer, gradients, weights as the stage says."""
+        return self.data * self.sequence
+
+    @property
+    def optimizer(self) -> int:
+        """Over how many processes the moments and the average are shared out."""
+        return self.equals if self.stage >= 1 else 1
+
+    @property
+    def sharding(self) -> Sharding:
+        """What becomes of gradients and weights in an update."""
+        return Sharding(
+            weights=self.equals if self.stage >= 3 else 1,
+            gradients=self.equals if self.stage >= 2 else 1,
+            gathered=2 if self.overlap else 1,
+            bucket=self.bucket if self.equals > 1 and self.stage < 3 else 0,
+        )
+
+    def lines(self) -> Iterator[str]:
+        """Say how each kind of sharing divides."""
+        if self.tensor > 1:
+            yield f"tensor parallel {self.tensor}: features of attention and MLP divided by it, the residual stream whole"
+        if self.sequence > 1:
+            yield f"sequence parallel {self.sequence}: tokens divided by it; each of them encodes the whole clip"
+        if self.pipeline > 1:
+            yield f"pipeline parallel {self.pipeline}: blocks divided by it, up to {self.pipeline} micro-batches in flight"
+        shared = ["optimizer and average", "gradients", "weights"][: self.stage]
+        if self.equals > 1:
+            what = ", ".join(shared) if shared else "nothing"
+            yield f"data parallel {self.data} (x sequence {self.sequence}): {what} divided by {self.equals}"

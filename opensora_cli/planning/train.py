@@ -1,0 +1,190 @@
+"""Training a denoiser: frozen encoders beside it, states shared out as the recipe says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil
+
+from opensora_cli.planning.estimate import Estimate
+from opensora_cli.planning.hunyuan_vae import Coding, coding
+from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Tokens, mmdit_flops, mmdit_segments
+from opensora_cli.planning.modules import Counted, DenoiserCounts
+from opensora_cli.planning.precision import STATE, Device, Precision
+from opensora_cli.planning.segments import Peak, Segment, update_peak
+from opensora_cli.planning.shapes import ClipShape
+from opensora_cli.planning.sharing import Sharing
+from opensora_cli.planning.text import TextEncoder
+from schemas.autoencoder import HunyuanVAEConfig
+from schemas.recipes import SampleRecipe, TrainRecipe
+
+MOMENTS = {"AdamW": 2 * STATE, "AdamW8bit": 2}
+"""Bytes of both moments of a weight."""
+
+
+def latent_extent(recipe: TrainRecipe | SampleRecipe, shape: ClipShape) -> tuple[int, int, int]:
+    """Return the latents' frames, rows and columns of a clip."""
+    time, side = recipe.ae.time_compression_ratio, recipe.ae.spatial_compression_ratio
+    frames = (shape.frames - 1) // time + 1 if recipe.ae.causal else max(1, shape.frames // time)
+    return frames, -(-shape.height // side), -(-shape.width // side)
+
+
+@dataclass(frozen=True)
+class DenoiserTraining:
+    """Estimates for a train recipe."""
+
+    recipe: TrainRecipe
+    device: Device
+    sharing: Sharing
+    counts: DenoiserCounts
+    autoencoder: Counted | None
+    text: Mapping[str, TextEncoder]
+
+    @cached_property
+    def states(self) -> dict[str, int]:
+        """Weights, moments, average and frozen models."""
+        recipe, sharing, optim = self.recipe, self.sharing, self.recipe.optim
+        trained = max(self._weights(stage, self.counts.trained) for stage in self._stages)
+        frozen = max(self._weights(stage, self.counts.whole) for stage in self._stages) if recipe.lora else 0
+        matrix = self._precision.matrix
+        moments = 0 if recipe.memory.offload_optimizer else MOMENTS[optim.cls] * trained // sharing.optimizer
+        shared = sharing.sharding.weights
+        return {
+            "weights": (STATE * trained + matrix * frozen) // shared,
+            "optimizer": moments,
+            "average (EMA)": STATE * trained // sharing.optimizer if optim.ema_decay is not None else 0,
+            "autoencoder": matrix * self.autoencoder.total
+            if self.autoencoder and not recipe.dataset.cached_video
+            else 0,
+            "text encoders": 0
+            if recipe.dataset.cached_text
+            else matrix * sum(one.weights for one in self.text.values()),
+        }
+
+    @property
+    def gradients(self) -> int:
+        """All gradients of the trained weights, as they are shared out."""
+        trained = max(self._weights(stage, self.counts.trained) for stage in self._stages)
+        return STATE * trained // self.sharing.sharding.gradients
+
+    def estimate(self, shape: ClipShape, batch: int) -> Estimate:
+        """Return the cost of a batch of clips of a shape."""
+        tokens = self._tokens(shape, batch)
+        peaks = [self._update(tokens, self._recomputed), *self._frozen(shape, batch)]
+        peak = max(peaks, key=lambda one: one.total)
+        model = self._flops(shape)
+        frozen = self._frozen_flops(shape)
+        segments, plain = self._segments(tokens, self._recomputed), self._segments(tokens, (0, 0))
+        return Estimate(
+            tokens=self._image_tokens(shape) + self.recipe.text.t5.max_length,
+            forward_flops=model[0],
+            flops=model[1] + model[2] + frozen,
+            flops_without_recomputing=model[1] + frozen,
+            activations=sum(one.kept for one in segments) // self.sharing.pipeline,
+            activations_without_recomputing=sum(one.kept for one in plain) // self.sharing.pipeline,
+            peak=peak.total + self._inputs(shape, batch),
+            moment=peak.moment,
+            gradients_at_peak=peak.gradients,
+        )
+
+    @cached_property
+    def _precision(self) -> Precision:
+        return Precision.of(self.recipe.dtype, self.device)
+
+    @property
+    def _recomputed(self) -> tuple[int, int]:
+        memory, model = self.recipe.memory, self.recipe.model
+        if not memory.grad_checkpoint:
+            return 0, 0
+        doubles, singles = memory.grad_ckpt_settings
+        return min(doubles, model.depth), min(singles, model.depth_single_blocks)
+
+    def _image_tokens(self, shape: ClipShape) -> int:
+        frames, height, width = latent_extent(self.recipe, shape)
+        return frames * height * width // self.recipe.model.patch_size**2
+
+    def _tokens(self, shape: ClipShape, batch: int) -> Tokens:
+        parts = self.sharing.sequence
+        return Tokens(batch, ceil(self._image_tokens(shape) / parts), ceil(self.recipe.text.t5.max_length / parts))
+
+    def _segments(self, tokens: Tokens, recomputed: tuple[int, int]) -> list[Segment]:
+        counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
+        segments = mmdit_segments(counter, tokens, self.counts.trained, recomputed)
+        return _offloaded(segments, self.recipe.memory.grad_ckpt_buffer_size)
+
+    @cached_property
+    def _stages(self) -> list[list[str]]:
+        """The segments of each pipeline stage, by kind; one stage has all."""
+        model, stages = self.recipe.model, self.sharing.pipeline
+        kinds = ["double"] * model.depth + ["single"] * model.depth_single_blocks
+        size = ceil(len(kinds) / stages) or 1
+        found = [kinds[start : start + size] for start in range(0, size * stages, size)]
+        return [
+            [*(["entry"] if not index else []), *part, *(["final"] if index == stages - 1 else [])]
+            for index, part in enumerate(found)
+        ]
+
+    def _weights(self, stage: Sequence[str], counts: Mapping[str, BlockCounts]) -> int:
+        return sum(counts[kind].weights for kind in stage)
+
+    def _update(self, tokens: Tokens, recomputed: tuple[int, int]) -> Peak:
+        """Return the peak of the worst pipeline stage; earlier stages keep more micro-batches in flight."""
+        segments = self._segments(tokens, recomputed)
+        accumulation, stages = self.recipe.optim.accumulation_steps, self.sharing.pipeline
+        peaks, start = [], 0
+        for index, stage in enumerate(self._stages):
+            part = segments[start : start + len(stage)]
+            start += len(stage)
+            peak = update_peak(part, self.sharing.sharding, accumulates=accumulation > 1, device=self.device)
+            waiting = (min(stages - index, accumulation) - 1) * sum(segment.kept for segment in part)
+            peaks.append(replace(peak, total=peak.total + waiting))
+        return max(peaks, key=lambda peak: peak.total)
+
+    def _frozen(self, shape: ClipShape, batch: int) -> list[Peak]:
+        """Return what encoding clips and captions takes; with accumulation the gradients are there already."""
+        here = self.gradients if self.recipe.optim.accumulation_steps > 1 else 0
+        moments = []
+        video = self._encoding(shape, batch)
+        if video is not None:
+            copy = 3 * batch * shape.pixels * self._precision.matrix if self._precision.matrix != STATE else 0
+            moments.append(("encoding the clips", video.peak + copy))
+        if not self.recipe.dataset.cached_text:
+            working = [one.working(batch, self._precision.matrix) for one in self.text.values()]
+            moments.append(("encoding the captions", max(working, default=0)))
+        return [Peak(here + size, 0, here, 0, moment) for moment, size in moments]
+
+    def _encoding(self, shape: ClipShape, batch: int) -> Coding | None:
+        if self.recipe.dataset.cached_video or not isinstance(self.recipe.ae, HunyuanVAEConfig):
+            return None
+        precision = Precision.of(self.recipe.dtype, self.device, autocast=False)
+        return coding(self.recipe.ae, precision, batch, shape.extent, "encode")
+
+    def _inputs(self, shape: ClipShape, batch: int) -> int:
+        """Return the batch itself: pixels in fp32, packed latents and target, ids, condition, encoded text."""
+        model, text = self.recipe.model, self.recipe.text.t5.max_length
+        features = 2 * model.in_channels + 3 + (model.in_channels + model.patch_size**2 if model.cond_embed else 0)
+        pixels = 0 if self.recipe.dataset.cached_video else 3 * STATE * shape.pixels
+        per_clip = pixels + STATE * features * self._image_tokens(shape)
+        return batch * (per_clip + text * (self._precision.matrix * model.context_in_dim + 3 * STATE))
+
+    def _flops(self, shape: ClipShape) -> tuple[int, int, int]:
+        """Return forward, forward and backward, and recomputation, of one clip."""
+        model, image, text = self.recipe.model, self._image_tokens(shape), self.recipe.text.t5.max_length
+        whole = mmdit_flops(model, image, text, model.depth, model.depth_single_blocks, ends=True)
+        again = mmdit_flops(model, image, text, *self._recomputed, ends=False)
+        return whole.products + whole.attention, whole.training(), again.products + again.attention
+
+    def _frozen_flops(self, shape: ClipShape) -> int:
+        video = self._encoding(shape, 1)
+        captions = 0 if self.recipe.dataset.cached_text else sum(one.flops for one in self.text.values())
+        return captions + (video.flops if video else 0)
+
+
+def _offloaded(segments: list[Segment], room: int) -> list[Segment]:
+    """Move the inputs of recomputed blocks to host memory, from the first, as far as the buffer reaches."""
+    found = []
+    for segment in segments:
+        if segment.recomputed and segment.inputs <= room:
+            room -= segment.inputs
+            segment = replace(segment, inputs=0)
+        found.append(segment)
+    return found
