@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from opensora_cli.lazy_group import LazyGroup
-from opensora_cli.overrides import ARGUMENTS
+from opensora_cli.lazy_group import ARGUMENTS, LazyGroup
 from schemas.errors import OsoraError
 
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
+from opensora_cli.lazy_group import ARGUMENTS
 from schemas.resolve.overrides import Unsetting
-
-ARGUMENTS = "osora.arguments"
-"""Where the root command leaves its arguments for these options: in the context's `meta`."""
 
 
 def in_order(context: typer.Context, sets: list[str] | None) -> list[str] | None:

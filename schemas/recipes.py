@@ -1,8 +1,8 @@
 """The complete recipe documents, told apart by `kind`."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from schemas.autoencoder import AutoencoderConfig, HunyuanVAEConfig
 from schemas.base import Schema, cost
@@ -158,6 +158,3 @@ RECIPES: dict[str, type[AnyRecipe]] = {
     "vae-sample": VaeSampleRecipe,
     "vae-stats": VaeStatsRecipe,
 }
-ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(
-    Annotated[AnyRecipe, Field(discriminator="kind")], config={"defer_build": True}
-)

@@ -1,8 +1,7 @@
 """How a rule between fields is written: a function of the validated recipe that yields problems, with a code."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from schemas.recipes import AnyRecipe
 
@@ -12,8 +11,7 @@ Severity = Literal["error", "warning"]
 """A warning is shown and lets the recipe pass."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """What a rule found: the keys involved (the one to change first), the message, and this case's way out."""
 
     code: str
@@ -23,8 +21,7 @@ class Problem:
     severity: Severity = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What a rule's function yields; the registry adds the code."""
 
     keys: tuple[Key, ...]
@@ -32,8 +29,7 @@ class Finding:
     help: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """A rule: its code, why it exists in one line, how a recipe that breaks it is mended, and the kinds it looks at.
 
     `wrong` and `right` are recipes: the first breaks this rule and no other, the second is fine.

@@ -1,9 +1,7 @@
 """What can be wrong with a recipe, where, and how it is mended; rendered as plain text the way compilers do."""
 
-import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from schemas.errors import OsoraError
 
@@ -13,8 +11,7 @@ EXCERPT = 100
 """Characters of a source line that are shown around the caret."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A position that a person can go to: line and column count from 1; a label such as `<command line>` has no line."""
 
     file: str
@@ -38,8 +35,7 @@ class Place:
         return shown, " " * _columns(before) + "^" * max(1, _columns(marked))
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
+class Diagnostic(NamedTuple):
     """One problem: a code, a message, its place, the other place involved with what it did, and the way out."""
 
     code: str
@@ -124,6 +120,8 @@ def _clean(text: str) -> str:
 
 
 def _columns(text: str) -> int:
+    import unicodedata  # only for a problem that is shown with its line
+
     return sum(
         2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text if not unicodedata.combining(char)
     )

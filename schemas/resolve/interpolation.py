@@ -6,10 +6,9 @@ References are followed after all layers are merged, without recursion, so that 
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.resolve.diagnostics import Diagnostic
 from schemas.resolve.keys import KeySyntaxError, Path, parse_key, show_key
@@ -24,8 +23,7 @@ class _Broken(Exception):  # noqa: N818 - control flow between two functions of 
     """A reference that cannot be followed: message and help."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What references may read besides the recipe itself."""
 
     recipe_dir: str

@@ -1,9 +1,8 @@
 """The chain of layers: `_base_` files depth first and left to right, the recipe, layer files, options, injected values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.resolve.diagnostics import Diagnostic, RecipeError
 from schemas.resolve.keys import Path
@@ -14,8 +13,7 @@ from schemas.resolve.sources import Asker, FileSource, LabelSource, Source, read
 MAX_FILES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """A source, and the path that it un-sets instead of setting values (`--unset`)."""
 
     source: Source

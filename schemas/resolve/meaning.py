@@ -1,9 +1,8 @@
 """What a key is: its type in words, its limits, its default, and what changing it costs; read off the schema."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -16,8 +15,7 @@ WORDS: dict[Any, str] = {bool: "true or false", int: "whole number", float: "num
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
+class Meaning(NamedTuple):
     """A key as its schema knows it; `inside` is the field around a key that has a free name (a bucket)."""
 
     description: str

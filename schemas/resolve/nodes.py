@@ -1,7 +1,6 @@
 """The tree of merged values: immutable nodes that remember every layer that spoke of them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -58,11 +57,10 @@ class Leaf(NamedTuple):
     history: tuple[Event, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """A table; its own history holds the layers that opened, emptied or replaced it."""
 
-    items: Mapping[str, "Node"] = field(default_factory=lambda: MappingProxyType({}))
+    items: Mapping[str, "Node"] = MappingProxyType({})
     history: tuple[Event, ...] = ()
 
     def is_set(self) -> bool:

@@ -6,11 +6,13 @@ import tomllib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from schemas.resolve.diagnostics import Diagnostic, Place, RecipeError
 from schemas.resolve.keys import Path
-from schemas.resolve.spans import Span, SpanReader
+
+if TYPE_CHECKING:
+    from schemas.resolve.spans import Span
 
 Part = Literal["key", "value"]
 Asker = Callable[[], Place]
@@ -81,14 +83,16 @@ class FileSource:
         self.folder = os.path.dirname(name)  # noqa: PTH120 - keeps "./x" and "" as the user wrote them
 
     @cached_property
-    def _spans(self) -> dict[Path, Span]:
+    def _spans(self) -> "dict[Path, Span]":
+        from schemas.resolve.spans import SpanReader  # a recipe that is fine needs no places
+
         return SpanReader(self.text).spans
 
     @cached_property
     def _line_starts(self) -> list[int]:
         return [0, *(match.end() for match in re.finditer("\n", self.text))]
 
-    def span(self, path: Path) -> Span | None:
+    def span(self, path: Path) -> "Span | None":
         """Return the offsets of a key and its value in the text, or None where it is not there."""
         return self._spans.get(path)
 

@@ -1,9 +1,8 @@
 """Pydantic's errors, retold: with the key as the user wrote it, its place, what is allowed and the way out."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 
@@ -15,7 +14,6 @@ from schemas.resolve.literals import write_value
 from schemas.resolve.nodes import Table, find, is_set
 from schemas.resolve.renames import VERSION
 from schemas.resolve.sources import Source
-from schemas.resolve.unknown_keys import unknown_key_hint
 
 TYPES = {
     "int_type": "a whole number",
@@ -38,8 +36,7 @@ LIMITS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
+class Mistake(NamedTuple):
     """One or more of Pydantic's errors about one key, with the union's branches told apart from the key's path."""
 
     path: Path
@@ -150,6 +147,8 @@ class Validator:
         return node.history[-2].place, "it replaces"
 
     def _unknown(self, path: Path) -> Diagnostic:
+        from schemas.resolve.unknown_keys import unknown_key_hint  # most recipes have none
+
         hint = unknown_key_hint(self.kind, self.values, path)
         return Diagnostic("OSR001", f"unknown key `{show_key(path)}`.", self.place(path, "key"), help=hint)
 

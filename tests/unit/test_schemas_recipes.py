@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from schemas.autoencoder import AutoEncoder2DConfig, DCAEConfig, HunyuanVAEConfig
 from schemas.base import COST_MEANING
-from schemas.recipes import ADAPTER, RECIPES
+from schemas.recipes import RECIPES
 from schemas.resolve import packaged_recipes, resolve
 from schemas.resolve.fields import tables_of
 
@@ -60,8 +60,7 @@ def test_costs_are_known_ones(model: type[BaseModel]) -> None:
 
 @pytest.mark.parametrize("kind", RECIPES)
 def test_defaults_are_a_recipe(kind: str) -> None:
-    recipe = RECIPES[kind].model_validate({"kind": kind})
-    assert ADAPTER.validate_python({"kind": kind}) == recipe
+    RECIPES[kind].model_validate({"kind": kind})
     for name, field in RECIPES[kind].model_fields.items():
         default = field.get_default()
         if isinstance(default, BaseModel):
