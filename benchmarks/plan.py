@@ -27,7 +27,7 @@ from opensora_cli.planning.hunyuan_vae import coding
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_segments
 from opensora_cli.planning.modules import count_autoencoder, count_denoiser
 from opensora_cli.planning.precision import STATE, Device, Precision
-from opensora_cli.planning.segments import Segment, Sharding, update_peak
+from opensora_cli.planning.segments import Sharding, update_peak
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
 from opensora_models.build import build_autoencoder, build_denoiser
