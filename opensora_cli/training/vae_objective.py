@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from opensora_cli.data.loader import Batch
-from opensora_cli.training.draws import Draws, seeded_init
+from opensora_cli.training.draws import Draws, keyed_generator, seeded_init
 from opensora_models.build import build_autoencoder
+from opensora_models.hunyuan_vae.pass_through import can_pass_through, init_pass_through
 from opensora_models.vae_loss import psnr, reconstruction_loss
 from opensora_models.weights import load_weights
 from schemas.recipes import VaeTrainRecipe
@@ -20,6 +21,8 @@ class VaeObjective:
             self.module: nn.Module = build_autoencoder(recipe.ae)
         if recipe.ae.from_pretrained:
             load_weights(self.module, recipe.ae.from_pretrained)
+        elif can_pass_through(self.module):
+            init_pass_through(self.module, keyed_generator("weights", recipe.seed))
         self.module.float().train()
 
     def loss(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
