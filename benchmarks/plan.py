@@ -27,7 +27,7 @@ from opensora_cli.planning.hunyuan_vae import coding
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_segments
 from opensora_cli.planning.modules import count_autoencoder, count_denoiser
 from opensora_cli.planning.precision import STATE, Device, Precision
-from opensora_cli.planning.segments import Segment, Sharding, update_peak
+from opensora_cli.planning.segments import Sharding, update_peak
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
 from opensora_models.build import build_autoencoder, build_denoiser
@@ -104,7 +104,8 @@ def small(**keys: Any) -> MMDiTConfig:
 
 def cases(full: bool) -> list[Case]:
     split = {"fused_qkv": False, "use_liger_rope": True}
-    large, short = Tokens(2, 700, 80), Tokens(1, 96, 32)
+    large, short, long = Tokens(2, 700, 80), Tokens(1, 96, 32), Tokens(2, 4000, 128)
+    narrow = {**split, "hidden_size": 128, "axes_dim": (8, 12, 12)}
     found = [
         Case("fused fp32", small(), large, "fp32"),
         Case("fused bf16", small(), large, "bf16"),
@@ -113,6 +114,9 @@ def cases(full: bool) -> list[Case]:
         Case("split bf16, one clip", small(**split), Tokens(1, 1400, 160), "bf16"),
         Case("split fp32, all recomputed", small(**split), large, "fp32", (3, 5)),
         Case("split bf16, all recomputed", small(**split), large, "bf16", (3, 5)),
+        Case("narrow fp32, all recomputed", small(**narrow), long, "fp32", (3, 5)),
+        Case("narrow bf16, all recomputed", small(**narrow), long, "bf16", (3, 5)),
+        Case("narrow fused bf16, singles recomputed", small(**{**narrow, "fused_qkv": True}), long, "bf16", (0, 5)),
         Case("fused bf16, some recomputed", small(guidance_embed=True), large, "bf16", (1, 3)),
         Case("mostly states fp32", small(hidden_size=512, axes_dim=(32, 48, 48)), short, "fp32"),
         Case("mostly states bf16, no average", small(**split), short, "bf16", (0, 0), False),
@@ -146,7 +150,8 @@ def inputs_of(case: Case, device: Device) -> tuple[dict[str, Tensor], Tensor]:
 
 def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
     """Do two updates as the trainer does them; return what autograd saved in the second (0 where blocks are recomputed)."""
-    module = build_denoiser(case.config).to(device)
+    with torch.device(device):
+        module = build_denoiser(case.config)
     if any(case.recomputed):
         module.set_grad_checkpointing(*case.recomputed)
     optimizer = Optimizer(module, OptimConfig(), None)
@@ -160,6 +165,7 @@ def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
                 loss = flow_loss(module(**inputs), target)
             kept = 0 if any(case.recomputed) else saved()
         torch.autograd.backward(loss)
+        record("backward done")
         del loss
         optimizer.clip()
         optimizer.step(number)
@@ -168,36 +174,52 @@ def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
     return kept
 
 
-def estimate(case: Case, device: Device) -> tuple[int, int]:
-    """Return the estimated peak, states and inputs included, and what autograd saves, casts included."""
+def estimate(case: Case, device: Device) -> tuple[int, int, int]:
+    """Return the estimated peaks of forward and backward pass and of the whole update, states and inputs included, and
+    what autograd saves, casts included.
+    """
     counts = count_denoiser(case.config)
     counter = MMDiTCounter(case.config, Precision.of(case.dtype, device))
     segments = mmdit_segments(counter, case.tokens, counts.trained, case.recomputed)
-    peak = update_peak(segments, Sharding(), accumulates=False, device=device)
+    passes = update_peak(segments, Sharding(), accumulates=False, device="cuda")  # its optimizer makes no copies
+    update = update_peak(segments, Sharding(), accumulates=False, device=device)
     states = counts.counted.total * STATE * (4 if case.average else 3)
     tokens, config = case.tokens, case.config
     features = 2 * config.in_channels + 3 + (config.in_channels + config.patch_size**2 if config.cond_embed else 0)
     text = (2 if case.dtype == "bf16" else 4) * config.context_in_dim + 12
-    batch = tokens.batch * (tokens.image * 4 * features + tokens.text * text)
-    return states + peak.total + batch, sum(segment.kept + segment.casts for segment in segments)
+    still = states + tokens.batch * (tokens.image * 4 * features + tokens.text * text)
+    kept = sum(segment.kept + segment.casts for segment in segments)
+    return still + passes.total, still + update.total, kept
 
 
-def measure(case: Case, device: Device) -> tuple[int, int, int]:
-    """Return the measured peak, what autograd saved, and the growth of resident memory."""
+def measure(case: Case, device: Device) -> tuple[int, int, int, int]:
+    """Return the peaks of forward and backward pass and of the update, what autograd saved, growth of resident memory."""
     if device == "cuda":
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated()
-        kept = updates(case, device, lambda _: torch.cuda.reset_peak_memory_stats())
-        return torch.cuda.max_memory_allocated() - before, kept, 0
-    live = LiveStorages()
+        return _measure_cuda(case)
+    live, peaks = LiveStorages(), {}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    def second_only(_: str) -> None:
-        live.peak = live.now
+    def record(moment: str) -> None:
+        peaks[moment] = live.peak
+        live.peak = live.now if moment == "start" else live.peak
 
     with FakeTensorMode() if case.fake else nullcontext(), live:
-        kept = updates(case, device, second_only)
-    return live.peak, kept, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        kept = updates(case, device, record)
+    resident = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return peaks["backward done"], live.peak, kept, resident
+
+
+def _measure_cuda(case: Case) -> tuple[int, int, int, int]:
+    torch.cuda.empty_cache()
+    before, peaks = torch.cuda.memory_allocated(), {}
+
+    def record(moment: str) -> None:
+        peaks[moment] = torch.cuda.max_memory_allocated() - before
+        if moment == "start":
+            torch.cuda.reset_peak_memory_stats()
+
+    kept = updates(case, "cuda", record)
+    return peaks["backward done"], torch.cuda.max_memory_allocated() - before, kept, 0
 
 
 def autoencoder_ratios(device: Device) -> Iterator[tuple[str, int, int]]:
@@ -264,11 +286,17 @@ def main() -> int:
         nonlocal worst
         ratio = estimated / measured
         worst = max(worst, abs(ratio - 1))
-        print(f"{name:<46} {estimated / MIB:>12.2f} {measured / MIB:>12.2f} MiB   {ratio:.3f}{further}", flush=True)
+        print(f"{name:<56} {estimated / MIB:>12.2f} {measured / MIB:>12.2f} MiB   {ratio:.3f}{further}", flush=True)
 
     for case in cases(arguments.full and device == "cpu"):
-        (peak, saved), (seen_peak, seen_saved, resident) = estimate(case, device), measure(case, device)
-        show(f"{case.name}: peak", peak, seen_peak, f"   (resident +{resident / MIB:.0f} MiB)" if resident else "")
+        (passes, update, saved), (seen_passes, seen_update, seen_saved, resident) = (
+            estimate(case, device),
+            measure(case, device),
+        )
+        show(f"{case.name}: forward, backward", passes, seen_passes)
+        show(
+            f"{case.name}: update", update, seen_update, f"   (resident +{resident / MIB:.0f} MiB)" if resident else ""
+        )
         if seen_saved:
             show(f"{case.name}: saved", saved, seen_saved)
     for name, estimated, measured in (*autoencoder_ratios(device), *autoencoder_updates(device)):
