@@ -9,6 +9,7 @@ memory (CPU only). Prints estimate / measured; exit code 1 if one is off by more
 """
 
 import argparse
+import json
 import resource
 import sys
 import weakref
@@ -26,15 +27,18 @@ from torch.utils._pytree import tree_leaves
 from opensora_cli.planning.hunyuan_vae import coding
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_segments
 from opensora_cli.planning.modules import count_autoencoder, count_denoiser
+from opensora_cli.planning.plan import Target, make_plan
 from opensora_cli.planning.precision import STATE, Device, Precision
 from opensora_cli.planning.segments import Sharding, update_peak
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.diffusion.rectified_flow import flow_loss
+from opensora_models.vae_loss import reconstruction_loss
 from schemas.autoencoder import HunyuanVAEConfig
 from schemas.denoiser import MMDiTConfig
 from schemas.optim import OptimConfig
+from schemas.recipes import VaeTrainRecipe
 
 TOLERANCE = 0.15
 MIB = 2**20
@@ -261,17 +265,47 @@ def _work_peak(work: Callable[[], Tensor], device: Device) -> int:
 
 
 def autoencoder_updates(device: Device) -> Iterator[tuple[str, int, int]]:
-    """Yield name, estimate and measurement of what autograd saves while an autoencoder is trained."""
-    config = HunyuanVAEConfig(block_out_channels=(32, 64, 96, 96), norm_num_groups=8, latent_channels=8)
-    module = build_autoencoder(config).to(device)
-    clip = torch.zeros(1, 3, 9, 64, 64, device=device)
-    with saved_bytes(module) as saved:
-        reconstruction, _ = module(clip, torch.Generator().manual_seed(0))
-        measured = saved()
-    del reconstruction
-    precision = Precision.of("fp32", device)
-    parts = [coding(config, precision, 1, (9, 64, 64), direction) for direction in ("encode", "decode")]
-    yield "autoencoder trained fp32: saved", sum(part.saved for part in parts), measured
+    """Yield name, estimate and measurement of training an autoencoder: what autograd saves, and an update's peak."""
+    keys = {"block_out_channels": [16, 24, 32, 48], "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 8}
+    for dtype in ("fp32", "bf16"):
+        recipe = VaeTrainRecipe.model_validate_json(
+            json.dumps(
+                {
+                    "kind": "vae-train",
+                    "dtype": dtype,
+                    "ae": {"type": "hunyuan_vae", **keys},
+                    "buckets": {"96px_ar1:1": {"17": [1.0, 2]}},
+                }
+            )
+        )
+        plan = make_plan(recipe, Target(1, "cpu" if device == "cpu" else None, 2**40))
+        extent = plan.shapes[0].shape.extent
+        live = LiveStorages()
+        before = torch.cuda.memory_allocated() if device == "cuda" else 0
+        with live if device == "cpu" else nullcontext():
+            _autoencoder_updates(recipe, extent, device, live)
+        measured = live.peak if device == "cpu" else torch.cuda.max_memory_allocated() - before
+        yield f"autoencoder trained {dtype}: update", plan.shapes[0].total, measured
+
+
+def _autoencoder_updates(
+    recipe: VaeTrainRecipe, extent: tuple[int, int, int], device: Device, live: LiveStorages
+) -> None:
+    with torch.device(device):
+        module = build_autoencoder(recipe.ae)
+        clip = torch.zeros(2, 3, *extent)
+    optimizer = Optimizer(module, recipe.optim, None)
+    for number in range(2):
+        live.peak = live.now
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.dtype == "bf16"):
+            reconstruction, posterior = module(clip, torch.Generator().manual_seed(0))
+            loss = reconstruction_loss(reconstruction, clip, "l1") + 1e-6 * posterior.kl().mean()
+        torch.autograd.backward(loss)
+        del loss
+        optimizer.clip()
+        optimizer.step(number)
 
 
 def main() -> int:

@@ -52,9 +52,7 @@ class Saved:
         {"fused_qkv": False, "patch_size": 1, "mlp_ratio": 2.0, "guidance_embed": True},
     ],
 )
-def test_blocks_save_what_the_plan_counts(
-    keys: dict[str, object], batch: int, dtype: Literal["fp32", "bf16"]
-) -> None:
+def test_blocks_save_what_the_plan_counts(keys: dict[str, object], batch: int, dtype: Literal["fp32", "bf16"]) -> None:
     config, tokens = denoiser(**keys), Tokens(batch, 300, 50)
     module = MMDiT(config)
     saved = Saved(module)
