@@ -9,6 +9,7 @@ memory (CPU only). Prints estimate / measured; exit code 1 if one is off by more
 """
 
 import argparse
+import json
 import resource
 import sys
 import weakref
@@ -26,15 +27,18 @@ from torch.utils._pytree import tree_leaves
 from opensora_cli.planning.hunyuan_vae import coding
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_segments
 from opensora_cli.planning.modules import count_autoencoder, count_denoiser
+from opensora_cli.planning.plan import Target, make_plan
 from opensora_cli.planning.precision import STATE, Device, Precision
 from opensora_cli.planning.segments import Sharding, update_peak
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.diffusion.rectified_flow import flow_loss
+from opensora_models.vae_loss import reconstruction_loss
 from schemas.autoencoder import HunyuanVAEConfig
 from schemas.denoiser import MMDiTConfig
 from schemas.optim import OptimConfig
+from schemas.recipes import VaeTrainRecipe
 
 TOLERANCE = 0.15
 MIB = 2**20
@@ -104,7 +108,8 @@ def small(**keys: Any) -> MMDiTConfig:
 
 def cases(full: bool) -> list[Case]:
     split = {"fused_qkv": False, "use_liger_rope": True}
-    large, short = Tokens(2, 700, 80), Tokens(1, 96, 32)
+    large, short, long = Tokens(2, 700, 80), Tokens(1, 96, 32), Tokens(2, 4000, 128)
+    narrow = {**split, "hidden_size": 128, "axes_dim": (8, 12, 12)}
     found = [
         Case("fused fp32", small(), large, "fp32"),
         Case("fused bf16", small(), large, "bf16"),
@@ -113,6 +118,9 @@ def cases(full: bool) -> list[Case]:
         Case("split bf16, one clip", small(**split), Tokens(1, 1400, 160), "bf16"),
         Case("split fp32, all recomputed", small(**split), large, "fp32", (3, 5)),
         Case("split bf16, all recomputed", small(**split), large, "bf16", (3, 5)),
+        Case("narrow fp32, all recomputed", small(**narrow), long, "fp32", (3, 5)),
+        Case("narrow bf16, all recomputed", small(**narrow), long, "bf16", (3, 5)),
+        Case("narrow fused bf16, singles recomputed", small(**{**narrow, "fused_qkv": True}), long, "bf16", (0, 5)),
         Case("fused bf16, some recomputed", small(guidance_embed=True), large, "bf16", (1, 3)),
         Case("mostly states fp32", small(hidden_size=512, axes_dim=(32, 48, 48)), short, "fp32"),
         Case("mostly states bf16, no average", small(**split), short, "bf16", (0, 0), False),
@@ -146,7 +154,8 @@ def inputs_of(case: Case, device: Device) -> tuple[dict[str, Tensor], Tensor]:
 
 def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
     """Do two updates as the trainer does them; return what autograd saved in the second (0 where blocks are recomputed)."""
-    module = build_denoiser(case.config).to(device)
+    with torch.device(device):
+        module = build_denoiser(case.config)
     if any(case.recomputed):
         module.set_grad_checkpointing(*case.recomputed)
     optimizer = Optimizer(module, OptimConfig(), None)
@@ -160,6 +169,7 @@ def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
                 loss = flow_loss(module(**inputs), target)
             kept = 0 if any(case.recomputed) else saved()
         torch.autograd.backward(loss)
+        record("backward done")
         del loss
         optimizer.clip()
         optimizer.step(number)
@@ -168,36 +178,52 @@ def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
     return kept
 
 
-def estimate(case: Case, device: Device) -> tuple[int, int]:
-    """Return the estimated peak, states and inputs included, and what autograd saves, casts included."""
+def estimate(case: Case, device: Device) -> tuple[int, int, int]:
+    """Return the estimated peaks of forward and backward pass and of the whole update, states and inputs included, and
+    what autograd saves, casts included.
+    """
     counts = count_denoiser(case.config)
     counter = MMDiTCounter(case.config, Precision.of(case.dtype, device))
     segments = mmdit_segments(counter, case.tokens, counts.trained, case.recomputed)
-    peak = update_peak(segments, Sharding(), accumulates=False, device=device)
+    passes = update_peak(segments, Sharding(), accumulates=False, device="cuda")  # its optimizer makes no copies
+    update = update_peak(segments, Sharding(), accumulates=False, device=device)
     states = counts.counted.total * STATE * (4 if case.average else 3)
     tokens, config = case.tokens, case.config
     features = 2 * config.in_channels + 3 + (config.in_channels + config.patch_size**2 if config.cond_embed else 0)
     text = (2 if case.dtype == "bf16" else 4) * config.context_in_dim + 12
-    batch = tokens.batch * (tokens.image * 4 * features + tokens.text * text)
-    return states + peak.total + batch, sum(segment.kept + segment.casts for segment in segments)
+    still = states + tokens.batch * (tokens.image * 4 * features + tokens.text * text)
+    kept = sum(segment.kept + segment.casts for segment in segments)
+    return still + passes.total, still + update.total, kept
 
 
-def measure(case: Case, device: Device) -> tuple[int, int, int]:
-    """Return the measured peak, what autograd saved, and the growth of resident memory."""
+def measure(case: Case, device: Device) -> tuple[int, int, int, int]:
+    """Return the peaks of forward and backward pass and of the update, what autograd saved, growth of resident memory."""
     if device == "cuda":
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated()
-        kept = updates(case, device, lambda _: torch.cuda.reset_peak_memory_stats())
-        return torch.cuda.max_memory_allocated() - before, kept, 0
-    live = LiveStorages()
+        return _measure_cuda(case)
+    live, peaks = LiveStorages(), {}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    def second_only(_: str) -> None:
-        live.peak = live.now
+    def record(moment: str) -> None:
+        peaks[moment] = live.peak
+        live.peak = live.now if moment == "start" else live.peak
 
     with FakeTensorMode() if case.fake else nullcontext(), live:
-        kept = updates(case, device, second_only)
-    return live.peak, kept, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        kept = updates(case, device, record)
+    resident = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return peaks["backward done"], live.peak, kept, resident
+
+
+def _measure_cuda(case: Case) -> tuple[int, int, int, int]:
+    torch.cuda.empty_cache()
+    before, peaks = torch.cuda.memory_allocated(), {}
+
+    def record(moment: str) -> None:
+        peaks[moment] = torch.cuda.max_memory_allocated() - before
+        if moment == "start":
+            torch.cuda.reset_peak_memory_stats()
+
+    kept = updates(case, "cuda", record)
+    return peaks["backward done"], torch.cuda.max_memory_allocated() - before, kept, 0
 
 
 def autoencoder_ratios(device: Device) -> Iterator[tuple[str, int, int]]:
@@ -239,17 +265,47 @@ def _work_peak(work: Callable[[], Tensor], device: Device) -> int:
 
 
 def autoencoder_updates(device: Device) -> Iterator[tuple[str, int, int]]:
-    """Yield name, estimate and measurement of what autograd saves while an autoencoder is trained."""
-    config = HunyuanVAEConfig(block_out_channels=(32, 64, 96, 96), norm_num_groups=8, latent_channels=8)
-    module = build_autoencoder(config).to(device)
-    clip = torch.zeros(1, 3, 9, 64, 64, device=device)
-    with saved_bytes(module) as saved:
-        reconstruction, _ = module(clip, torch.Generator().manual_seed(0))
-        measured = saved()
-    del reconstruction
-    precision = Precision.of("fp32", device)
-    parts = [coding(config, precision, 1, (9, 64, 64), direction) for direction in ("encode", "decode")]
-    yield "autoencoder trained fp32: saved", sum(part.saved for part in parts), measured
+    """Yield name, estimate and measurement of training an autoencoder: what autograd saves, and an update's peak."""
+    keys = {"block_out_channels": [16, 24, 32, 48], "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 8}
+    for dtype in ("fp32", "bf16"):
+        recipe = VaeTrainRecipe.model_validate_json(
+            json.dumps(
+                {
+                    "kind": "vae-train",
+                    "dtype": dtype,
+                    "ae": {"type": "hunyuan_vae", **keys},
+                    "buckets": {"96px_ar1:1": {"17": [1.0, 2]}},
+                }
+            )
+        )
+        plan = make_plan(recipe, Target(1, "cpu" if device == "cpu" else None, 2**40))
+        extent = plan.shapes[0].shape.extent
+        live = LiveStorages()
+        before = torch.cuda.memory_allocated() if device == "cuda" else 0
+        with live if device == "cpu" else nullcontext():
+            _autoencoder_updates(recipe, extent, device, live)
+        measured = live.peak if device == "cpu" else torch.cuda.max_memory_allocated() - before
+        yield f"autoencoder trained {dtype}: update", plan.shapes[0].total, measured
+
+
+def _autoencoder_updates(
+    recipe: VaeTrainRecipe, extent: tuple[int, int, int], device: Device, live: LiveStorages
+) -> None:
+    with torch.device(device):
+        module = build_autoencoder(recipe.ae)
+        clip = torch.zeros(2, 3, *extent)
+    optimizer = Optimizer(module, recipe.optim, None)
+    for number in range(2):
+        live.peak = live.now
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.dtype == "bf16"):
+            reconstruction, posterior = module(clip, torch.Generator().manual_seed(0))
+            loss = reconstruction_loss(reconstruction, clip, "l1") + 1e-6 * posterior.kl().mean()
+        torch.autograd.backward(loss)
+        del loss
+        optimizer.clip()
+        optimizer.step(number)
 
 
 def main() -> int:
@@ -264,11 +320,17 @@ def main() -> int:
         nonlocal worst
         ratio = estimated / measured
         worst = max(worst, abs(ratio - 1))
-        print(f"{name:<46} {estimated / MIB:>12.2f} {measured / MIB:>12.2f} MiB   {ratio:.3f}{further}", flush=True)
+        print(f"{name:<56} {estimated / MIB:>12.2f} {measured / MIB:>12.2f} MiB   {ratio:.3f}{further}", flush=True)
 
     for case in cases(arguments.full and device == "cpu"):
-        (peak, saved), (seen_peak, seen_saved, resident) = estimate(case, device), measure(case, device)
-        show(f"{case.name}: peak", peak, seen_peak, f"   (resident +{resident / MIB:.0f} MiB)" if resident else "")
+        (passes, update, saved), (seen_passes, seen_update, seen_saved, resident) = (
+            estimate(case, device),
+            measure(case, device),
+        )
+        show(f"{case.name}: forward, backward", passes, seen_passes)
+        show(
+            f"{case.name}: update", update, seen_update, f"   (resident +{resident / MIB:.0f} MiB)" if resident else ""
+        )
         if seen_saved:
             show(f"{case.name}: saved", saved, seen_saved)
     for name, estimated, measured in (*autoencoder_ratios(device), *autoencoder_updates(device)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from opensora_cli.planning.precision import Precision
+from opensora_cli.planning.precision import STATE, Precision
 from schemas.autoencoder import HunyuanVAEConfig
 
 Extent = tuple[int, int, int]
@@ -62,6 +62,8 @@ class Walk:
         already, so that the padding, which keeps its argument, adds it.
         """
         each = before or self.precision.matrix
+        if self.precision.pads_in_fp32 and kernel > 1:
+            each, fresh = STATE, True
         argument = self.numbers * each
         frames, height, width = self.extent
         padded = self.batch * self.channels * (frames + kernel - 1) * (height + kernel - 1) * (width + kernel - 1)

@@ -65,7 +65,7 @@ class MMDiTCounter:
         stream += self._query_key_norm(whole_storage=not self._split)
         stream += self._projection_copy(tokens.batch) * c * inner  # the stream's part of the attention
         stream += c * dim + 2 * c * mlp + c * dim  # gated projection, both sides of GELU, gated MLP
-        return tokens.batch * tokens.joined * (stream + self._attention(own_values=True))
+        return tokens.batch * tokens.joined * (stream + self._attention())
 
     def single_block(self, tokens: Tokens, *, last: bool) -> int:
         """Return the bytes that autograd saves in a single-stream block; the last one has image tokens for queries."""
@@ -139,9 +139,10 @@ class MMDiTCounter:
         outputs = 2 if self.precision.device == "cpu" else 0
         return (inputs + outputs) * 4 * inner + 2 * 4 * heads
 
-    def _attention(self, *, own_values: bool) -> int:
+    def _attention(self) -> int:
+        """Rotated queries and keys, joined values, output, and the row sums of the softmax."""
         _, inner, _, heads = self._widths
-        return (3 + own_values) * self.precision.matrix * inner + 4 * heads
+        return 4 * self.precision.matrix * inner + 4 * heads
 
     def _projection_copy(self, batch: int) -> int:
         return 1 if batch > 1 else 0  # the part of one clip is contiguous as it is

@@ -19,12 +19,15 @@ class Precision:
     matrix: int
     norm: int
     device: Device
+    pads_in_fp32: bool = False
+    """Autocast on the CPU pads in fp32, which on CUDA goes on in the dtype at hand."""
 
     @classmethod
     def of(cls, dtype: Literal["bf16", "fp32"], device: Device, *, autocast: bool = True) -> "Precision":
         """Return the sizes for a recipe's dtype; without autocast a module is in that dtype through and through."""
         matrix = 2 if dtype == "bf16" else 4
-        return cls(matrix, 4 if autocast and device == "cuda" else matrix, device)
+        lower = autocast and matrix != STATE
+        return cls(matrix, STATE if lower and device == "cuda" else matrix, device, lower and device == "cpu")
 
     @property
     def casts(self) -> int:

@@ -1,0 +1,170 @@
+"""What the plan says of memory, against what autograd saves and against sums done by hand."""
+
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from opensora_cli.planning.hunyuan_vae import coding, latent_size
+from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_flops, mmdit_segments
+from opensora_cli.planning.modules import count_denoiser
+from opensora_cli.planning.precision import Precision
+from opensora_cli.planning.segments import Segment, Sharding, update_peak
+from opensora_models.hunyuan_vae.model import HunyuanVAE
+from opensora_models.mmdit.model import MMDiT
+from schemas.autoencoder import HunyuanVAEConfig
+from schemas.denoiser import MMDiTConfig
+
+
+def denoiser(**keys: object) -> MMDiTConfig:
+    sizes = {"in_channels": 16, "vec_in_dim": 32, "context_in_dim": 48, "hidden_size": 64, "num_heads": 4}
+    return MMDiTConfig.model_validate({**sizes, "axes_dim": (4, 6, 6), "depth": 2, "depth_single_blocks": 3, **keys})
+
+
+class Saved:
+    """Bytes of the storages that autograd saves, each once, without the module's own weights."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.weights = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+        self.storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.weights:
+            self.storages[storage._cdata] = storage
+        return tensor
+
+    @property
+    def total(self) -> int:
+        return sum(storage.nbytes() for storage in self.storages.values())
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"fused_qkv": True},
+        {"fused_qkv": False, "use_liger_rope": True, "cond_embed": True},
+        {"fused_qkv": False, "patch_size": 1, "mlp_ratio": 2.0, "guidance_embed": True},
+    ],
+)
+def test_blocks_save_what_the_plan_counts(keys: dict[str, object], batch: int, dtype: Literal["fp32", "bf16"]) -> None:
+    config, tokens = denoiser(**keys), Tokens(batch, 300, 50)
+    module = MMDiT(config)
+    saved = Saved(module)
+    cond = torch.zeros(batch, 300, 16 + config.patch_size**2) if config.cond_embed else None
+    guidance = torch.zeros(batch) if config.guidance_embed else None
+    img, txt, vec = torch.zeros(batch, 300, 16), torch.zeros(batch, 50, 48), torch.zeros(batch, 32)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"),
+    ):
+        ids = torch.zeros(batch, 300, 3), torch.zeros(batch, 50, 3)
+        out = module(img, ids[0], txt, ids[1], torch.zeros(batch), vec, cond, guidance)
+        out.float().square().mean()
+    counter = MMDiTCounter(config, Precision.of(dtype, "cpu"))
+    segments = mmdit_segments(counter, tokens, count_denoiser(config).trained, (0, 0))
+    counted = sum(segment.kept + segment.casts for segment in segments)
+    inputs = saved.total - counted
+    # Only the inputs, which the caller holds anyway, the few condition vectors and rounding are between the two.
+    assert abs(inputs) < 0.015 * saved.total
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_flops_are_those_that_torch_counts(fused: bool) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = denoiser(fused_qkv=fused, cond_embed=True, guidance_embed=True)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        module = MMDiT(config)
+        zeros = torch.zeros
+        ids = zeros(1, 300, 3), zeros(1, 50, 3)
+        module(zeros(1, 300, 16), ids[0], zeros(1, 50, 48), ids[1], zeros(1), zeros(1, 32), zeros(1, 300, 20), zeros(1))
+    flops = mmdit_flops(config, 300, 50, 2, 3, ends=True)
+    assert counter.get_total_flops() == flops.products + flops.attention
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("attention", [True, False])
+def test_the_autoencoder_saves_what_the_walk_counts(attention: bool, dtype: Literal["fp32", "bf16"]) -> None:
+    config = HunyuanVAEConfig(
+        block_out_channels=(16, 24, 32, 32), norm_num_groups=8, latent_channels=4, mid_block_add_attention=attention
+    )
+    module, precision = HunyuanVAE(config), Precision.of(dtype, "cpu")
+    clip = torch.zeros(1, 3, 9, 64, 64)
+    saved = Saved(module)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"),
+    ):
+        module(clip, torch.Generator().manual_seed(0))
+    both = sum(coding(config, precision, 1, (9, 64, 64), name).saved for name in ("encode", "decode"))
+    casts = precision.casts * sum(parameter.numel() for parameter in module.parameters())
+    assert both + casts == pytest.approx(saved.total, rel=0.05)
+
+
+def test_tiles_bound_the_autoencoders_memory() -> None:
+    config = HunyuanVAEConfig(use_spatial_tiling=True, use_temporal_tiling=True)
+    precision = Precision.of("bf16", "cuda", autocast=False)
+    small, large = (coding(config, precision, 1, (65, side, side), "encode") for side in (256, 1024))
+    assert small.peak < large.peak < 1.1 * small.peak
+    assert large.flops > 16 * small.flops  # tiles overlap
+    untiled = coding(HunyuanVAEConfig(), precision, 1, (65, 1024, 1024), "encode")
+    assert untiled.peak > 10 * large.peak
+    assert latent_size(config, (65, 1024, 1024)) == (17, 128, 128)
+
+
+def block(number: int, *, recomputed: bool = False, casts: int = 0) -> Segment:
+    return Segment(f"block {number}", 100, 10, recomputed, 5, casts, 3)
+
+
+def test_the_peak_of_kept_blocks_lies_before_the_first_gradients() -> None:
+    peak = update_peak([block(0), block(1)], Sharding(), accumulates=False, device="cuda")
+    # Both blocks' activations and what the last one works with, its own gradients not yet there.
+    assert (peak.total, peak.activations, peak.gradients) == (203, 203, 0)
+
+
+def test_recomputing_keeps_inputs_and_one_block() -> None:
+    blocks = [block(number, recomputed=True) for number in range(10)]
+    peak = update_peak(blocks, Sharding(), accumulates=False, device="cuda")
+    # In block 1: two inputs, its activations without its own input, its work, and the gradients of eight blocks; in
+    # block 0 one input less and one block's gradients more: 10 + 90 + 3 + 9 * 20.
+    assert (peak.total, peak.moment) == (283, "backward of block 0")
+
+
+def test_with_accumulation_all_gradients_are_there() -> None:
+    peak = update_peak([block(0), block(1)], Sharding(), accumulates=True, device="cuda")
+    assert (peak.total, peak.gradients) == (203 + 40, 40)
+
+
+def test_gathered_weights_hold_copies_of_one_block_not_of_all() -> None:
+    blocks = [block(number, casts=1000) for number in range(4)]
+    whole = update_peak(blocks, Sharding(), accumulates=False, device="cuda")
+    shared = update_peak(blocks, Sharding(weights=4, gradients=4), accumulates=False, device="cuda")
+    ahead = update_peak(blocks, Sharding(weights=4, gradients=4, gathered=2), accumulates=False, device="cuda")
+    assert (whole.casts, shared.casts, ahead.casts) == (4000, 1000, 2000)
+
+
+def test_an_update_on_the_cpu_copies_the_second_moments() -> None:
+    only_states = [Segment("block", 0, 0, False, 1000, 0, 0)]
+    assert update_peak(only_states, Sharding(), accumulates=False, device="cuda").total == 4000
+    assert update_peak(only_states, Sharding(), accumulates=False, device="cpu").total == 8000
+
+
+@given(st.integers(1, 6), st.integers(0, 3), st.integers(1, 500), st.integers(1, 4))
+def test_recomputing_never_keeps_more_and_memory_grows_with_the_batch(
+    blocks: int, again: int, tokens: int, batch: int
+) -> None:
+    config = denoiser(depth=blocks, depth_single_blocks=blocks)
+    counter = MMDiTCounter(config, Precision.of("bf16", "cuda"))
+    counts = count_denoiser(config).trained
+
+    def kept(size: int, recomputed: tuple[int, int]) -> int:
+        return sum(one.kept for one in mmdit_segments(counter, Tokens(size, tokens, 16), counts, recomputed))
+
+    assert kept(batch, (again, again)) <= kept(batch, (0, 0))
+    assert kept(batch, (0, 0)) < kept(batch + 1, (0, 0))
