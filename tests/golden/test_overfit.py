@@ -50,7 +50,7 @@ def give_unit_latents(objective: DenoiserObjective, batch: Batch) -> None:
     with torch.no_grad():
         ae.quant_conv.bias[ae.latent_channels :] = -12.0
         size = float(ae.encode(batch.video).std())
-    ae.config = ae.config.model_copy(update={"scale_factor": 1 / size})
+    ae.config = ae.config.model_copy(update={"scale_factor": ae.config.scale_factor / size})
 
 
 def test_the_tiny_model_learns_four_clips_by_heart(tmp_path: Path) -> None:
