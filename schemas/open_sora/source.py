@@ -78,7 +78,7 @@ def _read_python(name: str, above: tuple[str, ...]) -> tuple[dict[str, Any], dic
     values: dict[str, Any] = {}
     found: dict[str, Place] = {}
     for base in bases:
-        inherited, where = _read_python(os.path.join(os.path.dirname(name), base), (*above, real))  # noqa: PTH118, PTH120
+        inherited, where = _read_python(os.path.join(os.path.dirname(name), base), (*above, real))  # noqa: PTH118, PTH120 - as written
         values, found = merged(values, inherited), found | where
     return merged(values, own), found | places
 
