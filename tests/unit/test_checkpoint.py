@@ -1,6 +1,7 @@
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,26 +64,30 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["step-00000003", "step-00000010"]
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """Let no file grow beyond 8 kB: the kernel refuses the write as it does on a full disk."""
+    """Let no file grow beyond 8 kB: the kernel refuses the write as it does on a full disk.
+
+    The limit is the whole process's, so it is lifted before the test ends: a test run that writes its report into a
+    long file could not print its next line.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_save_that_the_disk_refuses_leaves_the_last_one_and_nothing_else(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_save_that_the_disk_refuses_leaves_the_last_one_and_nothing_else(tmp_path: Path) -> None:
     store = checkpoints(tmp_path)
     store.save(Progress(1), state())
     store.wait()
-    request.getfixturevalue("full_disk")
-    store.save(Progress(2), state())
-    with pytest.raises(OsoraError, match=r"cannot save a checkpoint.*last complete checkpoint is .*step-00000001"):
+    message = r"cannot save a checkpoint.*last complete checkpoint is .*step-00000001"
+    with full_disk(), pytest.raises(OsoraError, match=message):
+        store.save(Progress(2), state())
         store.wait()
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
 
