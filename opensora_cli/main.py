@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("opensora_cli.commands.train", "train"),
     "vae-train": ("opensora_cli.commands.train", "vae_train"),
     "sample": ("opensora_cli.commands.sample", "sample"),
+    "ckpt": ("opensora_cli.commands.ckpt", "app"),
     "demo": ("opensora_cli.commands.demo", "app"),
 }
 """name -> module and attribute: a Typer app, or a plain function with typed options."""

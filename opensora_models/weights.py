@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from schemas.errors import OsoraError
 
 SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+FOLDER_FILES = tuple(
+    f"{folder}{name}{suffix}"
+    for folder in ("", "model/")
+    for name in (SINGLE_FILE, "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
+    for suffix in ("", ".index.json")
+)
+"""What a folder of weights may hold; the first one found counts."""
 SHOWN_KEYS = 4
 StateDict = dict[str, Tensor]
 
@@ -48,14 +54,21 @@ def fit_weights(
     module: nn.Module, state: Mapping[str, Tensor], source: str | Path, *, allow_missing: Iterable[str] = ()
 ) -> None:
     """Copy `state` into `module`, in the module's dtypes; the same strictness and errors as `load_weights`."""
+    check_fit(module, state, source, allow_missing=allow_missing)
     own = module.state_dict()
-    misfit = compare(own, state, allow_missing)
-    if misfit:
-        raise OsoraError(misfit.explain(source, getattr(type(module), "likely_causes", ())))
     if any(tensor.is_meta for tensor in own.values()):
         _materialise(module, own, state)
     else:
         module.load_state_dict(state, strict=False)
+
+
+def check_fit(
+    module: nn.Module, state: Mapping[str, Tensor], source: str | Path, *, allow_missing: Iterable[str] = ()
+) -> None:
+    """Raise OsoraError, with the explanation, where `state` is not what `module` holds; the module may be on meta."""
+    misfit = compare(module.state_dict(), state, allow_missing)
+    if misfit:
+        raise OsoraError(misfit.explain(source, getattr(type(module), "likely_causes", ())))
 
 
 def _materialise(module: nn.Module, own: StateDict, state: Mapping[str, Tensor]) -> None:
@@ -90,6 +103,9 @@ class Misfit:
             lines.append(
                 f"  Likely cause: {', '.join(f'`{key}`' for key in keys)} in the recipe. Set it to what the file has."
             )
+            if self.missing and not self.unexpected and not self.reshaped and keys[0].startswith("model."):
+                globs = sorted({f"{key.split('.', 1)[0]}.*" for key in self.missing})
+                lines.append(f"  To train what is missing anew: model.allow_missing = {json.dumps(globs)}.")
         else:
             lines.append("  Check that `from_pretrained` names weights of this family.")
         return "\n".join(lines)
@@ -145,47 +161,60 @@ def _grouped(title: str, keys: list[str]) -> list[str]:
     return lines
 
 
-def read_weights(path: str | Path) -> StateDict:
-    """Return the state dict of a file or of a folder's shards, on the CPU. Raises OsoraError if it cannot be read."""
+def read_weights(path: str | Path, *, device: str = "cpu") -> StateDict:
+    """Return the state dict of a file or of a folder's shards. Raises OsoraError if it cannot be read."""
     path = Path(path).expanduser()
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, device)
     if not path.is_file():
         raise OsoraError(f"{path}: no such file or folder. Set `from_pretrained` to weights that exist.")
-    with _explained_damage(path):
+    with explained_damage(path):
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_file(path, device=device)
         if path.suffix in {".pt", ".pth", ".bin"}:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            loaded = torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
             return _unwrapped(loaded, path)
     raise OsoraError(
         f"{path}: weights are .safetensors, .pt, .pth or .bin files, not {path.suffix or 'without suffix'}."
     )
 
 
-def _read_folder(folder: Path) -> StateDict:
-    if (folder / SINGLE_FILE).is_file():
-        return read_weights(folder / SINGLE_FILE)
-    if not (folder / INDEX_FILE).is_file():
-        raise OsoraError(f"{folder}: has neither {SINGLE_FILE} nor {INDEX_FILE}. Name the weights' file itself.")
-    with _explained_damage(folder / INDEX_FILE):
-        weight_map = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
+def _read_folder(folder: Path, device: str) -> StateDict:
+    files, promised = weight_files(folder)
     state: StateDict = {}
-    for shard in sorted(set(weight_map.values())):
-        if Path(shard).name != shard:
-            raise OsoraError(
-                f"{folder / INDEX_FILE}: shard {shard!r} is not a file name. Shards lie beside their index."
-            )
-        state.update(read_weights(folder / shard))
-    if absent := sorted(weight_map.keys() - state.keys()):
+    for file in files:
+        state.update(read_weights(file, device=device))
+    if absent := sorted(set(promised) - state.keys()):
         raise OsoraError(
             f"{folder}: the index names {len(absent)} keys that no shard has, {absent[0]} first. Fetch it again."
         )
     return state
 
 
+def weight_files(path: Path) -> tuple[list[Path], list[str]]:
+    """Return the files that hold the weights at `path`, and the keys that an index promises (none without an index).
+
+    In a folder the first of `FOLDER_FILES` counts: osora's and transformers' names, diffusers', and those of ColossalAI's
+    sharded checkpoints, also below `model/`. Raises OsoraError where there is none, or the index is no index.
+    """
+    if not path.is_dir():
+        return [path], []
+    found = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
+    if found is None:
+        raise OsoraError(f"{path}: has none of {', '.join(FOLDER_FILES)}. Name the weights' file itself.")
+    if found.suffix != ".json":
+        return [found], []
+    with explained_damage(found):
+        weight_map: dict[str, str] = json.loads(found.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(weight_map.values()))
+    for shard in shards:
+        if Path(shard).name != shard:
+            raise OsoraError(f"{found}: shard {shard!r} is not a file name. Shards lie beside their index.")
+    return [found.parent / shard for shard in shards], list(weight_map)
+
+
 @contextmanager
-def _explained_damage(path: Path) -> Iterator[None]:
+def explained_damage(path: Path) -> Iterator[None]:
     """Turn what readers raise on a damaged file into an error that says so."""
     try:
         yield

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from opensora_cli.training.checkpoint import complete_checkpoints
 from schemas.errors import OsoraError
 
 MODEL, EMA = "model.safetensors", "ema.safetensors"
@@ -31,7 +32,7 @@ def find_weights(source: str, key: str, *, ema: bool = False) -> Path:
 
 def newest_checkpoint(run_folder: Path) -> Path:
     """Return the last complete checkpoint of a run. Raises OsoraError when it has none yet."""
-    complete = sorted(path for path in (run_folder / "checkpoints").glob("step-*") if path.is_dir())
+    complete = complete_checkpoints(run_folder / "checkpoints")
     if not complete:
         raise OsoraError(
             f"{run_folder}: the run has no complete checkpoint yet. Wait for one, or lower checkpoint.every."

@@ -99,7 +99,7 @@ class Checkpoints:
 
     def complete(self) -> list[Path]:
         """Return the complete checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+        return complete_checkpoints(self.folder)
 
     def load(self, checkpoint: Path, state: TrainState) -> Progress:
         """Restore `state` in place and return where the run stood. Raises OsoraError for a damaged checkpoint."""
@@ -136,10 +136,10 @@ class Checkpoints:
             sync_folder(partial)
             final = self.folder / name
             if final.exists():
-                self._remove(final)
+                remove_checkpoint(final)
             partial.rename(final)
             for old in self.complete()[: -self.config.keep_n_latest]:
-                self._remove(old)
+                remove_checkpoint(old)
         except (OSError, RuntimeError, SafetensorError, OsoraError, CheckpointException) as error:
             shutil.rmtree(partial, ignore_errors=True)
             self._failure = error
@@ -151,11 +151,17 @@ class Checkpoints:
             if name.startswith(part)
         }
 
-    @staticmethod
-    def _remove(checkpoint: Path) -> None:
-        hidden = checkpoint.with_name(f".{checkpoint.name}.removing")
-        checkpoint.rename(hidden)
-        shutil.rmtree(hidden)
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in a run's folder of them, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Remove a checkpoint; stopped half-way, what is left is hidden and never taken for one."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.removing")
+    checkpoint.rename(hidden)
+    shutil.rmtree(hidden)
 
 
 def _reason(error: BaseException) -> str:

@@ -28,7 +28,7 @@ class DenoiserObjective:
             self.module: nn.Module = build_denoiser(recipe.model)
             self.ae = build_autoencoder(recipe.ae)
         if recipe.model.from_pretrained:
-            load_weights(self.module, recipe.model.from_pretrained)
+            load_weights(self.module, recipe.model.from_pretrained, allow_missing=recipe.model.allow_missing)
         if recipe.ae.from_pretrained:
             load_weights(self.ae, recipe.ae.from_pretrained)
         self.module.float().train()

@@ -33,7 +33,7 @@ LIKELY_CAUSES = (
 """What a difference between a file and the model looks like (see weights.Misfit.likely_keys), and the key behind it."""
 
 LAYOUT_KEYS = {"fused_qkv", "use_liger_rope"}
-FREE_KEYS = LAYOUT_KEYS | {"from_pretrained", "cond_embed", "guidance_embed"}
+FREE_KEYS = LAYOUT_KEYS | {"from_pretrained", "allow_missing", "cond_embed", "guidance_embed"}
 
 
 def convert_layout(state: Mapping[str, Tensor], source: MMDiTConfig, target: MMDiTConfig) -> StateDict:
@@ -104,3 +104,8 @@ def fuse_projections(state: Mapping[str, Tensor]) -> StateDict:
             parts = [state[f"{prefix}.{name}.{kind}"] for name in ("q_proj", "k_proj", last)]
             converted[f"{prefix}.{fused}.{kind}"] = torch.cat(parts)
     return converted
+
+
+def qkv_is_fused(keys: Mapping[str, object]) -> bool:
+    """Whether weights have Flux's single projection."""
+    return any(key.endswith((".qkv.weight", ".linear1.weight")) for key in keys)

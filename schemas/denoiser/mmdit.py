@@ -19,6 +19,12 @@ class MMDiTConfig(Schema):
         description="Weights to start from: a .safetensors or .pt file, a checkpoint folder, or unset for random weights.",
         json_schema_extra=cost("changes_numerics"),
     )
+    allow_missing: tuple[str, ...] = Field(
+        (),
+        description="Globs of keys that the weights may lack, and that start anew: cond_in.* adds the visual condition to "
+        "weights without it.",
+        json_schema_extra=cost("changes_numerics"),
+    )
     in_channels: int = Field(
         64,
         ge=1,

@@ -1,14 +1,14 @@
 """The MMDiT: what its interface promises, and its equality with diffusers' Flux."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from opensora_models.mmdit.blocks import RMSNorm, modulate
+from opensora_models.mmdit.diffusers_names import diffusers_config, from_diffusers, is_diffusers, to_diffusers
 from opensora_models.mmdit.model import MMDiT
+from opensora_models.mmdit.recognise import recognise
 from opensora_models.mmdit.rope import build_rope
 from opensora_models.mmdit.weights import convert_layout
 from schemas.denoiser.mmdit import MMDiTConfig
@@ -59,21 +59,11 @@ def inputs(model: MMDiT, batch: int = 2) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("guidance", [False, True])
-def test_equals_diffusers_flux(guidance: bool) -> None:
-    ours = build(guidance_embed=guidance)
-    theirs = FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=20,
-        pooled_projection_dim=12,
-        guidance_embeds=guidance,
-        axes_dims_rope=(4, 6, 6),
-    )
-    state = convert_layout(ours.state_dict(), ours.config, ours.config.model_copy(update={"fused_qkv": False}))
-    theirs.load_state_dict(dict(diffusers_names(state, hidden_size=32)))
+@pytest.mark.parametrize("layout", [(True, False), (False, True)])
+def test_equals_diffusers_flux(guidance: bool, layout: tuple[bool, bool]) -> None:
+    ours = build(guidance_embed=guidance, fused_qkv=layout[0], use_liger_rope=layout[1])
+    theirs = FluxTransformer2DModel.from_config(diffusers_config(ours.config))
+    theirs.load_state_dict(to_diffusers(plain(ours), hidden_size=32))
     given = inputs(ours)
     want = theirs(
         hidden_states=given["img_BND"],
@@ -89,59 +79,46 @@ def test_equals_diffusers_flux(guidance: bool) -> None:
     torch.testing.assert_close(ours(**given), want, atol=2e-4, rtol=1e-3)
 
 
-DIFFUSERS = {
-    "img_in.": "x_embedder.",
-    "txt_in.": "context_embedder.",
-    "time_in.in_layer.": "time_text_embed.timestep_embedder.linear_1.",
-    "time_in.out_layer.": "time_text_embed.timestep_embedder.linear_2.",
-    "vector_in.in_layer.": "time_text_embed.text_embedder.linear_1.",
-    "vector_in.out_layer.": "time_text_embed.text_embedder.linear_2.",
-    "guidance_in.in_layer.": "time_text_embed.guidance_embedder.linear_1.",
-    "guidance_in.out_layer.": "time_text_embed.guidance_embedder.linear_2.",
-    "final_layer.linear.": "proj_out.",
-    "final_layer.adaLN_modulation.1.": "norm_out.linear.",
-    "single_blocks.": "single_transformer_blocks.",
-    "double_blocks.": "transformer_blocks.",
-    ".linear2.": ".proj_out.",
-    ".modulation.lin.": ".norm.linear.",
-    ".img_mod.lin.": ".norm1.linear.",
-    ".txt_mod.lin.": ".norm1_context.linear.",
-    ".img_mlp.0.": ".ff.net.0.proj.",
-    ".img_mlp.2.": ".ff.net.2.",
-    ".txt_mlp.0.": ".ff_context.net.0.proj.",
-    ".txt_mlp.2.": ".ff_context.net.2.",
-    ".img_attn.q_proj.": ".attn.to_q.",
-    ".img_attn.k_proj.": ".attn.to_k.",
-    ".img_attn.v_proj.": ".attn.to_v.",
-    ".img_attn.proj.": ".attn.to_out.0.",
-    ".img_attn.norm.query_norm.scale": ".attn.norm_q.weight",
-    ".img_attn.norm.key_norm.scale": ".attn.norm_k.weight",
-    ".txt_attn.q_proj.": ".attn.add_q_proj.",
-    ".txt_attn.k_proj.": ".attn.add_k_proj.",
-    ".txt_attn.v_proj.": ".attn.add_v_proj.",
-    ".txt_attn.proj.": ".attn.to_add_out.",
-    ".txt_attn.norm.query_norm.scale": ".attn.norm_added_q.weight",
-    ".txt_attn.norm.key_norm.scale": ".attn.norm_added_k.weight",
-    ".q_proj.": ".attn.to_q.",
-    ".k_proj.": ".attn.to_k.",
-    ".norm.query_norm.scale": ".attn.norm_q.weight",
-    ".norm.key_norm.scale": ".attn.norm_k.weight",
-}
+def plain(model: MMDiT) -> dict[str, Tensor]:
+    """Three projections, neighbouring pairs: what diffusers' names stand for."""
+    target = model.config.model_copy(update={"fused_qkv": False, "use_liger_rope": False})
+    return convert_layout(model.state_dict(), model.config, target)
 
 
-def diffusers_names(state: dict[str, Tensor], hidden_size: int) -> Iterator[tuple[str, Tensor]]:
-    for key, tensor in state.items():
-        name = key
-        for ours, theirs in DIFFUSERS.items():
-            name = name.replace(ours, theirs)
-        if "v_mlp" in key:
-            value, mlp = tensor.tensor_split([hidden_size])
-            yield name.replace("v_mlp", "attn.to_v"), value
-            yield name.replace("v_mlp", "proj_mlp"), mlp
-        elif key.startswith("final_layer.adaLN"):
-            yield name, torch.cat(tensor.chunk(2)[::-1])  # diffusers: scale, then shift
-        else:
-            yield name, tensor
+def test_diffusers_names_lead_back() -> None:
+    state = plain(build(guidance_embed=True))
+    named = to_diffusers(state, hidden_size=32)
+    assert is_diffusers(named)
+    assert not is_diffusers(state)
+    torch.testing.assert_close(from_diffusers(named), state, atol=0, rtol=0)
+
+
+def test_what_diffusers_does_not_have_is_refused() -> None:
+    with pytest.raises(OsoraError, match=r"cond_in\.weight: .* takes no visual condition"):
+        to_diffusers(plain(build(cond_embed=True)), hidden_size=32)
+    with pytest.raises(OsoraError, match=r"model\.mlp_ratio = 2\.0: diffusers' Flux transformer has 4\.0 alone"):
+        diffusers_config(SMALL.model_copy(update={"mlp_ratio": 2.0}))
+    with pytest.raises(OsoraError, match=r"time_text_embed\.x\.weight: not a part"):
+        from_diffusers({"time_text_embed.x.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"fused_qkv": False, "use_liger_rope": True, "cond_embed": True, "patch_size": 1},
+        {"guidance_embed": True, "qkv_bias": False},
+        {"depth": 0, "mlp_ratio": 3.0},
+        {"depth_single_blocks": 0, "depth": 3},
+    ],
+)
+def test_shapes_tell_the_config(changes: dict[str, object]) -> None:
+    config = SMALL.model_copy(update=changes)
+    with torch.device("meta"):
+        shapes = {key: tuple(tensor.shape) for key, tensor in MMDiT(config).state_dict().items()}
+    found = recognise(shapes)
+    assert found is not None
+    assert found == {key: value for key, value in config.model_dump().items() if key in found}
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -12,6 +12,7 @@ from torch import nn
 from opensora_models import weights
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
+from opensora_models.weight_headers import read_headers
 from opensora_models.weights import fit_weights, load_weights, read_weights, save_weights
 from schemas.autoencoder.hunyuan_vae import HunyuanVAEConfig
 from schemas.denoiser.mmdit import MMDiTConfig
@@ -236,7 +237,7 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "list": (folder / "list.pt", "expected a state dict"),
         "object": (folder / "object.pt", "holds more than tensors"),
         "absent": (folder / "none.safetensors", "no such file or folder"),
-        "empty": (folder / "empty", "has neither model.safetensors nor"),
+        "empty": (folder / "empty", "has none of model.safetensors, "),
         "lacking": (folder / "lacking", "the index names 1 keys that no shard has, a first"),
         "outside": (folder / "outside", "is not a file name"),
     }
@@ -250,3 +251,34 @@ def test_what_cannot_be_read_is_explained(name: str, tmp_path: Path) -> None:
     with pytest.raises(OsoraError, match=message) as error:
         read_weights(path)
     assert str(error.value).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("folder", ["", "model"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "diffusion_pytorch_model.safetensors"])
+def test_sharded_folders_of_other_programs_load(folder: str, name: str, tmp_path: Path) -> None:
+    """ColossalAI keeps shards of pickled tensors and an index below model/, diffusers names safetensors in its own way."""
+    state = {f"layer.{number}.weight": torch.full((2, 2), float(number)) for number in range(3)}
+    inner = tmp_path / folder
+    inner.mkdir(exist_ok=True)
+    stem, suffix = name.rsplit(".", 1)
+    shards = {key: f"{stem}-{number:05d}.{suffix}" for number, key in enumerate(state, 1)}
+    for key, file in shards.items():
+        (torch.save if suffix == "bin" else save_file)({key: state[key]}, inner / file)
+    (inner / f"{name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    torch.testing.assert_close(read_weights(tmp_path), state)
+    headers = read_headers(tmp_path)
+    assert {key: header.shape for key, header in headers.items()} == dict.fromkeys(state, (2, 2))
+    assert {header.dtype for header in headers.values()} == {"F32"}
+    assert sum(header.nbytes for header in headers.values()) == 3 * 4 * 4
+
+
+def test_headers_of_a_folder_account_for_every_key_of_its_index(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2, 3, dtype=torch.bfloat16)}, tmp_path / "model-1.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-1.safetensors"}})
+    )
+    assert read_headers(tmp_path / "model-1.safetensors")["a"].nbytes == 12
+    with pytest.raises(OsoraError, match="the index names 1 keys that no shard has, b first"):
+        read_headers(tmp_path)
+    with pytest.raises(OsoraError, match="no such file"):
+        read_headers(tmp_path / "absent")

@@ -1,0 +1,1 @@
+"""What `osora ckpt` does with weights and checkpoints outside of a run."""

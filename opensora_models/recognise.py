@@ -1,0 +1,33 @@
+"""Telling which model a file of weights belongs to."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from opensora_models.hunyuan_vae import recognise as hunyuan_vae
+from opensora_models.mmdit import recognise as mmdit
+from opensora_models.mmdit.diffusers_names import is_diffusers
+
+
+class Recognised(NamedTuple):
+    """The recipe table that these weights fill, and the keys of it that their shapes settle."""
+
+    table: str
+    config: dict[str, Any]
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Recognised | None:
+    """Return what the weights are, or None where no family knows them; diffusers' names are for conversion, not a family."""
+    for table, family in (("model", mmdit), ("ae", hunyuan_vae)):
+        if (config := family.recognise(shapes)) is not None:
+            return Recognised(table, config)
+    return None
+
+
+def described(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return in a few words whose weights these are."""
+    found = recognise(shapes)
+    if found is not None:
+        return f"{found.config['type']} (a recipe's [{found.table}])"
+    if is_diffusers(shapes):
+        return "diffusers' Flux transformer (`osora ckpt import` makes osora's of it)"
+    return "no family that osora knows"
