@@ -108,12 +108,15 @@ def import_(
     resolved = resolve(recipe, layers=layer or (), sets=set_ or (), unsets=unset or ())
     _need_run()
     from opensora_cli.ckpt.convert import Output, import_weights
+    from opensora_cli.sampling.weights import find_weights
     from schemas.errors import UsageError
     from schemas.recipes import RunRecipe
 
     if not isinstance(resolved.recipe, RunRecipe):
         raise UsageError(f"--recipe {recipe}: its kind is {resolved.recipe.kind}; give one of kind train or vae-train.")
-    _print_files(import_weights(source, resolved.recipe, Output(out, dtype, shard_gb), rename or ()))
+    _print_files(
+        import_weights(find_weights(str(source), "SOURCE"), resolved.recipe, Output(out, dtype, shard_gb), rename or ())
+    )
 
 
 @app.command()

@@ -22,8 +22,7 @@ def test_packaged_recipe_equals_open_soras_config(name: str, recipe: str) -> Non
     export = export_file(recipe)
     found = list(disagreements(want, export.config))
     assert [each for each in found if each.explained_by(kind_of(recipe)) is None] == []
-    # Open-Sora loads whatever fits and leaves the rest as it is; osora names what may be missing.
-    assert export.lost.keys() <= {"model.allow_missing"}
+    assert export.lost == {}
 
 
 def test_every_deliberate_difference_is_met() -> None:
