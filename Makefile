@@ -26,12 +26,11 @@ test: setup  ## Run the whole test suite
 fast: setup  ## Run the unit tests
 	$(BIN)/python -m pytest tests/unit
 
-check: setup  ## Lint, types, import contracts, unit tests
+check: setup  ## Lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit
 
 bench: setup  ## Run every benchmark and print its ratios
 	@for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
