@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from opensora_cli.data.aspect import aspect_table, closest_ratio, pixel_count, ratio_borders
-from opensora_cli.data.draws import Floats, Ints, Purpose, uniforms
+from opensora_cli.data.aspect import aspect_table, closest_ratio, pixel_count, ratio_borders, token_count
+from opensora_cli.data.draws import Floats, Ints, Purpose, Sizes, uniforms
 from opensora_cli.data.frames import sampling_intervals
 
 Probability = float | tuple[float, float]
@@ -19,6 +19,8 @@ Draw = Callable[[Ints, int], Floats]
 
 ENOUGH_PIXELS = 0.8
 """Share of a resolution's pixels that a clip must have: enlarging a little is fine, more is not."""
+BLOCK_ROWS = 1 << 16
+"""Rows that are assigned at once: what is worked out for them stays in the processor's cache, and memory is bounded."""
 
 
 class BucketKey(NamedTuple):
@@ -45,7 +47,7 @@ class Shape(NamedTuple):
 class Assignment:
     """The bucket of each row (index into `Buckets.keys`, -1 for none), and why the rest fit nowhere."""
 
-    bucket: Ints
+    bucket: NDArray[np.int32]
     too_small: int
     """Rows with too few pixels for every resolution."""
     too_short: int
@@ -68,12 +70,13 @@ class Level:
 class Buckets:
     """A bucket table in the order in which it is tried: most pixels first, then most frames.
 
-    `compression` is the pixels per token and axis. Equal pixel counts keep the table's order.
-    Source of the rules: Open-Sora 2.0, datasets/bucket.py.
+    `compression` is the pixels per token and axis, `frame_compression` the frames per token.
+    Equal pixel counts keep the table's order. Source of the rules: Open-Sora 2.0, datasets/bucket.py.
     """
 
-    def __init__(self, table: BucketTable, compression: int = 16) -> None:
+    def __init__(self, table: BucketTable, compression: int = 16, frame_compression: int = 4) -> None:
         self.compression = compression
+        self.frame_compression = frame_compression
         self.levels = tuple(_level(name, table[name]) for name in sorted(table, key=pixel_count, reverse=True))
         self._batch_size = {(name, frames): bucket[1] for name, row in table.items() for frames, bucket in row.items()}
 
@@ -92,23 +95,46 @@ class Buckets:
         height, width = aspect_table(key.resolution, self.compression)[key.aspect]
         return Shape(key.frames, height, width, self._batch_size[key.resolution, key.frames])
 
+    def tokens(self, key: BucketKey) -> int:
+        """Return the tokens of a batch of the bucket: what a step over it costs.
+
+        4k+1 frames of a causal autoencoder are k+1 in time, 4k of another one k.
+        """
+        shape = self.shape(key)
+        per_frame = token_count((shape.height, shape.width), self.compression)
+        return shape.batch_size * -(-shape.frames // self.frame_compression) * per_frame
+
     def assign(
-        self, frames: Ints, heights: Ints, widths: Ints, fps: Floats, fps_max: float | None, *, seed: int, epoch: int
+        self, frames: Sizes, heights: Sizes, widths: Sizes, fps: Floats, fps_max: float | None, *, seed: int, epoch: int
     ) -> Assignment:
         """Return the bucket of every row; its draws depend on (seed, epoch, row number) and nothing else."""
         return self.assign_by(frames, heights, widths, fps, fps_max, partial(uniforms, Purpose.BUCKET, seed, epoch))
 
     def assign_by(
-        self, frames: Ints, heights: Ints, widths: Ints, fps: Floats, fps_max: float | None, draw: Draw
+        self, frames: Sizes, heights: Sizes, widths: Sizes, fps: Floats, fps_max: float | None, draw: Draw
     ) -> Assignment:
-        """Return the bucket of every row, with draws from `draw`: a table row by row in one go.
+        """Return the bucket of every row, with draws from `draw`.
 
-            A level takes a clip of at least 0.8 of its pixels and, after the frame-rate limit, at least that many frames;
+        A level takes a clip of at least 0.8 of its pixels and, after the frame-rate limit, at least that many frames;
         length 1 takes what has exactly one frame.
-            A pair of probabilities is (chance to take the bucket, chance to skip to the next shorter length).
+        A pair of probabilities is (chance to take the bucket, chance to skip to the next shorter length).
         """
-        used = frames // sampling_intervals(fps, fps_max)
-        pixels = heights * widths
+        bucket = np.empty(len(frames), dtype=np.int32)
+        totals = np.zeros(3, dtype=np.int64)
+        for first in range(0, len(frames), BLOCK_ROWS):
+            part = slice(first, first + BLOCK_ROWS)
+            used = frames[part] // sampling_intervals(fps[part], fps_max)
+            bucket[part], left_out = self._assign_block(first, used, heights[part], widths[part], draw)
+            totals += left_out
+        too_small, too_short, not_drawn = totals.tolist()
+        return Assignment(bucket, too_small, too_short, not_drawn)
+
+    def _assign_block(
+        self, first_row: int, used: Ints, heights: Sizes, widths: Sizes, draw: Draw
+    ) -> tuple[Ints, tuple[int, int, int]]:
+        """Return the buckets of some rows, of `used` frames each; and how many are too small, too short, not drawn."""
+        pixels = heights.astype(np.int64) * widths
+        ratios = heights / widths
         chosen = np.full(len(used), -1, dtype=np.int64)
         large = np.zeros(len(used), dtype=bool)
         fits = np.zeros(len(used), dtype=bool)
@@ -117,19 +143,15 @@ class Buckets:
             rows = np.flatnonzero((chosen < 0) & (pixels >= ENOUGH_PIXELS * level.pixels))
             large[rows] = True
             fits[rows] |= _fits(level, used[rows])
-            length = _pick_lengths(level, used, rows, partial(_draw_slot, draw, slot))
+            length = _pick_lengths(level, used, rows, partial(_draw_slot, draw, slot, first_row))
             taken = rows[length >= 0]
-            ratios = _nearest_ratios(level.resolution, self.compression, heights[taken] / widths[taken])
+            nearest = _nearest_ratios(level.resolution, self.compression, ratios[taken])
             ratio_count = len(aspect_table(level.resolution, self.compression))
-            chosen[taken] = first_bucket + length[length >= 0] * ratio_count + ratios
+            chosen[taken] = first_bucket + length[length >= 0] * ratio_count + nearest
             first_bucket += len(level.lengths) * ratio_count
             slot += 2 * len(level.lengths)
-        return Assignment(
-            chosen,
-            too_small=int(np.sum(~large)),
-            too_short=int(np.sum(large & ~fits)),
-            not_drawn=int(np.sum(fits & (chosen < 0))),
-        )
+        counts = int(np.sum(~large)), int(np.sum(large & ~fits)), int(np.sum(fits & (chosen < 0)))
+        return chosen, counts
 
 
 def bucket_to_shapes(table: BucketTable, compression: int = 16, batch_size: int | None = None) -> list[list[int]]:
@@ -152,8 +174,8 @@ def _level(resolution: str, lengths: Mapping[int, tuple[Probability, int]]) -> L
     return Level(resolution, pixel_count(resolution), order, keep, skip)
 
 
-def _draw_slot(draw: Draw, first: int, rows: Ints, slot: int) -> Floats:
-    return draw(rows, first + slot)
+def _draw_slot(draw: Draw, first_slot: int, first_row: int, rows: Ints, slot: int) -> Floats:
+    return draw(first_row + rows, first_slot + slot)
 
 
 def _fits(level: Level, used: Ints) -> NDArray[np.bool_]:
