@@ -137,13 +137,15 @@ def plan_epoch(manifest: Manifest, buckets: Buckets, fps_max: float | None, *, s
 
 def _shuffled_rows(assignment: Assignment, buckets: Buckets, seed: int, epoch: int) -> dict[BucketKey, Sizes]:
     """Return the rows of every bucket that has some, in the order of their hashes."""
-    placed = np.flatnonzero(assignment.bucket >= 0).astype(np.int32 if len(assignment.bucket) < 2**31 else np.int64)
+    width = np.int32 if len(assignment.bucket) < 2**31 else np.int64
+    placed: Sizes = np.flatnonzero(assignment.bucket >= 0).astype(width)
     keys = np.empty(len(placed), dtype=np.uint64)
+    front = len(buckets.keys).bit_length()
     for part in _blocks(len(placed)):
         rows = placed[part]
-        # One number to sort by: the bucket in front, 48 bits of the hash behind it.
-        keys[part] = assignment.bucket[rows].astype(np.uint64) << np.uint64(48)
-        keys[part] |= hashes(Purpose.ROW_ORDER, seed, epoch, rows) >> np.uint64(16)
+        # One number to sort by: the bucket in front, the hash behind it.
+        keys[part] = assignment.bucket[rows].astype(np.uint64) << np.uint64(64 - front)
+        keys[part] |= hashes(Purpose.ROW_ORDER, seed, epoch, rows) >> np.uint64(front)
     placed = placed[np.argsort(keys, kind="stable")]
     starts = np.flatnonzero(np.diff(assignment.bucket[placed], prepend=-1))
     return {buckets.keys[assignment.bucket[rows[0]]]: rows for rows in np.split(placed, starts[1:]) if len(rows)}
@@ -156,8 +158,8 @@ def _shuffled_cuts(
     sizes = [buckets.shape(key).batch_size for key in orders]
     firsts = [np.arange(0, len(o) - size + 1, size) for o, size in zip(orders.values(), sizes, strict=True)]
     cut_buckets = np.repeat(np.arange(len(firsts), dtype=np.int32), [len(first) for first in firsts])
-    clips = np.concatenate([order[first] for order, first in zip(orders.values(), firsts, strict=True)])
-    keys: UInt64s = hashes(Purpose.BATCH_ORDER, seed, epoch, clips.astype(np.int64))
+    clips = [order[first] for order, first in zip(orders.values(), firsts, strict=True)]
+    keys: UInt64s = np.concatenate([hashes(Purpose.BATCH_ORDER, seed, epoch, rows) for rows in clips])
     order = np.argsort(keys, kind="stable")
     return cut_buckets[order], np.concatenate(firsts)[order]
 

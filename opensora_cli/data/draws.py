@@ -1,6 +1,7 @@
 """Random numbers that are functions of what they are for: nothing is stored, and any subset can be drawn alone."""
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,15 +25,21 @@ class Purpose(IntEnum):
 
 def hashes(purpose: Purpose, seed: int, epoch: int, rows: Sizes, slot: int = 0) -> UInt64s:
     """Return 64 well mixed bits for each row: a counter-based generator, splitmix64 (Steele, Lea, Flood 2014) by key part."""
-    key = np.zeros(1, dtype=np.uint64)
-    for part in (int(purpose), seed, epoch, slot):
-        key = _mix(key + np.uint64(part & 0xFFFFFFFFFFFFFFFF))
+    key = _key(purpose, seed, epoch, slot)
     return _mix(_mix(key ^ rows.astype(np.uint64)) + key)
 
 
 def uniforms(purpose: Purpose, seed: int, epoch: int, rows: Sizes, slot: int = 0) -> Floats:
     """Return a number in [0, 1) for each row."""
     return (hashes(purpose, seed, epoch, rows, slot) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@lru_cache(maxsize=1024)
+def _key(purpose: Purpose, seed: int, epoch: int, slot: int) -> UInt64s:
+    key = np.zeros(1, dtype=np.uint64)
+    for part in (int(purpose), seed, epoch, slot):
+        key = _mix(key + np.uint64(part & 0xFFFFFFFFFFFFFFFF))
+    return key
 
 
 def _mix(x: UInt64s) -> UInt64s:
