@@ -44,6 +44,18 @@ def test_every_tensor_comes_back_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(fresh.tensors()[name], tensor), name
 
 
+def test_a_checkpoint_of_another_format(tmp_path: Path) -> None:
+    store = checkpoints(tmp_path, async_save=False)
+    store.save(Progress(5), state())
+    latest = store.latest()
+    assert latest is not None
+    (latest / "progress.json").write_text('{"format": 1, "update": 5, "epoch": 0, "batch": 5}')
+    with pytest.raises(
+        OsoraError, match=r"cannot resume from .*: its format is 1, this version of osora reads format 2"
+    ):
+        store.load(latest, state())
+
+
 def test_exports_carry_the_modules_own_keys_in_the_recipes_precision(tmp_path: Path) -> None:
     saved = state()
     store = checkpoints(tmp_path, async_save=False)
