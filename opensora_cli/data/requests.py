@@ -46,26 +46,30 @@ class EpochRequests(Sequence[BatchRequest]):
 
     def __getitem__(self, place: Any) -> Any:
         """Return the request of the batch at `place`."""
-        batch = self._planned[place]
+        return self._request(self._planned[place], self._epoch)
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        """Yield the requests in order, the next few made ahead in a thread."""
+        planned, epoch = self._planned, self._epoch
+        ahead: deque[Future[BatchRequest]] = deque()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="requests")
+        try:
+            for batch in planned:
+                ahead.append(thread.submit(self._request, batch, epoch))
+                if len(ahead) > AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+    def _request(self, batch: PlannedBatch, epoch: int) -> BatchRequest:
         rows = np.array([*batch.rows, *batch.substitutes], dtype=np.int64)
-        draws = uniforms(Purpose.CLIP_START, self.seed, self._epoch, rows)
+        draws = uniforms(Purpose.CLIP_START, self.seed, epoch, rows)
         shape = self.buckets.shape(batch.bucket)
         clips = [self._clip(row, draw, shape.frames) for row, draw in zip(rows.tolist(), draws.tolist(), strict=True)]
         first = len(batch.rows)
         return BatchRequest(batch.bucket, shape, tuple(clips[:first]), tuple(clips[first:]))
-
-    def __iter__(self) -> Iterator[BatchRequest]:
-        """Yield the requests in order, the next few made ahead in a thread."""
-        ahead: deque[Future[BatchRequest]] = deque()
-        thread = ThreadPoolExecutor(1, thread_name_prefix="requests")
-        try:
-            for place in range(len(self) + AHEAD):
-                if place < len(self):
-                    ahead.append(thread.submit(self.__getitem__, place))
-                if place >= AHEAD:
-                    yield ahead.popleft().result()
-        finally:
-            thread.shutdown(cancel_futures=True)
 
     def _clip(self, row: int, draw: float, frames: int) -> ClipRequest:
         manifest, limit = self.manifest, self.config.fps_max

@@ -1,7 +1,6 @@
 """The plan of an epoch: every promise about batches, ranks and resuming."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,34 +11,10 @@ from opensora_cli.data.batches import SUBSTITUTES, EpochPlan, PlannedBatch, plan
 from opensora_cli.data.buckets import Buckets, BucketTable
 from opensora_cli.data.manifest import Manifest
 from opensora_cli.data.position import History, Position
-from opensora_cli.data.row_texts import RowText
 from schemas.errors import OsoraError
+from tests.unit.manifest_fakes import manifest
 
 TABLE: BucketTable = {"256px": {17: (1.0, 3), 33: (1.0, 2), 1: (1.0, 4)}, "512px": {17: (0.5, 2)}}
-
-
-class Names:
-    """Row n is clip n."""
-
-    def read(self, row: int) -> RowText:
-        return RowText(f"{row}.mp4", f"clip {row}")
-
-
-def manifest(rows: int, seed: int = 0) -> Manifest:
-    rng = np.random.default_rng(seed)
-    sizes = rng.choice([256, 288, 512, 640], (2, rows))
-    return Manifest(
-        source=Path("meta.csv"),
-        folder=Path(),
-        texts=Names(),
-        heights=sizes[0],
-        widths=sizes[1],
-        frames=rng.choice([1, 17, 20, 40], rows),
-        fps=np.full(rows, 24.0),
-        motion=None,
-        whole_fps=False,
-        fingerprint="",
-    )
 
 
 def rows_of(plan: EpochPlan, ranks: int, steps: int | None = None, before: History = ()) -> list[int]:
