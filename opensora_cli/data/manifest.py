@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from opensora_cli.data.columns import NumberColumn, SizeColumn, TextDigest, fingerprint
 from opensora_cli.data.draws import Floats, Sizes
-from opensora_cli.data.row_texts import ParquetTexts, RowText, RowTexts
+from opensora_cli.data.row_texts import CsvTexts, ParquetTexts, RowText, RowTexts
 from opensora_cli.data.table_sources import TableSource, open_source
 from schemas.errors import OsoraError
 
@@ -17,6 +17,8 @@ TEXTS = ("path", "text")
 NEEDED = (*TEXTS, *SIZES, "fps")
 MOTION_COLUMNS = ("vmaf_motion", "score_vmafmotion")
 """Names of the motion score, the first one that is there counts; the second is that of upstream's tables."""
+SLOW_CSV = 1 << 20
+"""Rows of a csv from which on opening it takes seconds."""
 SLOW_GROUP = 1 << 16
 """Rows of a parquet row group from which on the look-up of one caption takes too long to be done in passing."""
 
@@ -68,8 +70,10 @@ class Manifest:
         return None if self.motion is None else float(self.motion[row])
 
     def warnings(self) -> list[str]:
-        """Return a line for what makes reading slow."""
+        """Return a line for what makes reading slow, and what helps."""
         texts = self.texts
+        if isinstance(texts, CsvTexts) and len(self) > SLOW_CSV:
+            return [f"{self.source} has {len(self)} rows: shards, as `osora shard` writes them, open many times faster"]
         if isinstance(texts, ParquetTexts) and len(self) > texts.largest_group > SLOW_GROUP:
             return [
                 f"{self.source} has row groups of {texts.largest_group} rows: captions are found faster in smaller ones, as "

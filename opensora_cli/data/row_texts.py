@@ -5,6 +5,7 @@ import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -57,14 +58,14 @@ class CsvTexts:
 
     def __init__(self, source: Path, names: Sequence[str]) -> None:
         self._source = source
-        self._columns = [names.index(name) for name in RowText._fields if name in names]
+        self._pick = itemgetter(*(names.index(name) for name in RowText._fields))
         self._starts = array("q")
         self._marks = array("I")
 
-    def add(self, start: int, record: Sequence[str]) -> None:
-        """Note where the next row starts."""
-        self._starts.append(start)
-        self._marks.append(self._mark(record))
+    def add(self, starts: Sequence[int], rows: Sequence[Sequence[str]]) -> None:
+        """Note where the next rows start."""
+        self._starts.extend(starts)
+        self._marks.extend(map(self._mark, rows))
 
     def read(self, row: int) -> RowText:
         """Return the path and caption of a row. Raises OsoraError when it is not what it was when the table was opened."""
@@ -72,13 +73,13 @@ class CsvTexts:
             with self._source.open("rb") as file:
                 record = next(csv.reader(CsvLines(file, self._starts[row]), strict=True))
             if self._mark(record) == self._marks[row]:
-                return RowText(*(record[column] for column in self._columns))
+                return RowText(*self._pick(record))
         except (OSError, ValueError, IndexError, StopIteration, csv.Error) as error:
             raise self._changed(row) from error
         raise self._changed(row)
 
     def _mark(self, record: Sequence[str]) -> int:
-        return hash(tuple(record[column] for column in self._columns)) & 0xFFFFFFFF
+        return hash(self._pick(record)) & 0xFFFFFFFF
 
     def _changed(self, row: int) -> OsoraError:
         return OsoraError(

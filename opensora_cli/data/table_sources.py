@@ -15,7 +15,7 @@ from schemas.errors import OsoraError
 
 Cells = Sequence[str] | Any
 """Some rows of a column: the strings of a csv, or an Arrow array."""
-CHUNK_ROWS = 1 << 16
+CHUNK_ROWS = 1 << 14
 SHARD_FORMAT = 1
 
 
@@ -58,7 +58,7 @@ def open_source(path: Path) -> TableSource:
                 return ParquetSource(path, [path], path.parent)
             case _:
                 return CsvSource(path)
-    except (ValueError, OSError, pa.ArrowException) as error:
+    except (csv.Error, ValueError, OSError, pa.ArrowException) as error:
         raise _no_table(path, error) from error
 
 
@@ -67,47 +67,55 @@ class CsvSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checksum: str | None = None
         self.folder = path.parent
+        self.checksum: str | None = None
         with path.open("rb") as file:
-            self.names = tuple(next(self._records(CsvLines(file)), (0, []))[1])
+            self.names = tuple(_header(csv.reader(CsvLines(file), strict=True)))
         if not self.names:
             raise ValueError("the file is empty")
-        self._texts = CsvTexts(path, self.names)
+        self._texts: CsvTexts | None = None
 
     def chunks(self, columns: Sequence[str]) -> Iterator[Mapping[str, Sequence[str]]]:
         """Yield some columns and note where every row starts. Raises OsoraError with the line of a broken row."""
-        self._texts = CsvTexts(self.path, self.names)
+        self._texts = texts = CsvTexts(self.path, self.names)
         picks = {name: self.names.index(name) for name in columns}
         with self.path.open("rb") as file:
-            records = self._records(CsvLines(file))
-            next(records)
-            part: list[list[str]] = []
-            for start, record in records:
-                self._texts.add(start, record)
-                part.append(record)
-                if len(part) == CHUNK_ROWS:
-                    yield {name: [row[at] for row in part] for name, at in picks.items()}
-                    part = []
-        yield {name: [row[at] for row in part] for name, at in picks.items()}
+            for starts, rows in self._records(CsvLines(file)):
+                texts.add(starts, rows)
+                yield {name: [row[at] for row in rows] for name, at in picks.items()}
 
     def texts(self) -> CsvTexts:
         """Return where paths and captions are looked up."""
+        assert self._texts is not None, "the rows were not read before"
         return self._texts
 
-    def _records(self, lines: CsvLines) -> Iterator[tuple[int, list[str]]]:
+    def _records(self, lines: CsvLines) -> Iterator[tuple[list[int], list[list[str]]]]:
+        """Yield the rows behind the header, many at a time, with the bytes at which they start."""
         reader = csv.reader(lines, strict=True)
-        start, width = 0, 0
+        width = len(self.names)
+        starts: list[int] = []
+        rows: list[list[str]] = []
         try:
-            for record in reader:
-                width = width or len(record)
-                if record:
-                    if len(record) != width:
-                        raise ValueError(f"{len(record)} cells where the header has {width}")
-                    yield start, record
+            _header(reader)
+            start = lines.place
+            for row in reader:
+                if len(row) == width:
+                    starts.append(start)
+                    rows.append(row)
+                    if len(rows) == CHUNK_ROWS:
+                        yield starts, rows
+                        starts, rows = [], []
+                elif row:
+                    raise ValueError(f"{len(row)} cells where the header has {width}")
                 start = lines.place
         except (csv.Error, ValueError) as error:
             raise _no_table(self.path, error, reader.line_num) from error
+        yield starts, rows
+
+
+def _header(reader: Iterator[list[str]]) -> list[str]:
+    """Return the first line that is not empty, or nothing."""
+    return next(filter(None, reader), [])
 
 
 class ParquetSource:
