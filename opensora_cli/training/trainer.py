@@ -111,6 +111,12 @@ class Trainer:
 
     def _batches(self) -> Iterator[MicroBatch]:
         position = self.progress.position.on(self.process.data_parallel.size)
+        if position.before != self.progress.position.before:
+            done = sum(ranks * steps for ranks, steps in position.before)
+            self.metrics.note(
+                f"epoch {position.epoch} goes on with {position.dp_size} data-parallel ranks: they share what is left of it, "
+                f"{done} batches are done"
+            )
         while position.epoch < self.recipe.epochs:
             batches = self.loader.epoch(position.epoch, position.batch, position.before)
             for number, batch in enumerate(batches, start=position.batch + 1):

@@ -83,6 +83,9 @@ def test_a_run_on_other_ranks_goes_on_behind_what_the_earlier_ones_did(tmp_path:
     assert starts(Process(0, 2, cpu), 3) == [(0, 0, ())]
     assert starts(Process(1, 2, cpu), 4) == [(0, 3, ())]
     assert starts(Process(0, 8, cpu, together=2), 6) == [(0, 0, ((2, 4),))]
+    notes = (tmp_path / "logs" / "rank-0.log").read_text()
+    assert "epoch 0 goes on with 4 data-parallel ranks: they share what is left of it, 8 batches are done" in notes
+    assert notes.count("goes on with") == 1
     assert starts(Process(0, 1, cpu), 14) == [(0, 0, ((2, 4), (4, 2))), (1, 0, ())]
 
 
