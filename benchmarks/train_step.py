@@ -19,6 +19,7 @@ from rich.console import Console
 
 from opensora_cli.data.demo_text import make_tiny_text_encoders
 from opensora_cli.data.loader import Batch
+from opensora_cli.data.position import History
 from opensora_cli.distributed.process import Process
 from opensora_cli.progress import TrainingProgress
 from opensora_cli.training.checkpoint import Checkpoints
@@ -96,7 +97,7 @@ class TurnTaking:
         self.trainer_seconds: list[float] = []
         self.bare_seconds: list[float] = []
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0, before: History = ()) -> Iterator[Batch]:
         while True:
             before = time.perf_counter()
             self.bare.update(self.batch)

@@ -8,11 +8,14 @@ from schemas.base import Schema, cost
 
 
 class DatasetConfig(Schema):
-    """A table of clips (csv or parquet, as `osora meta` writes it) and how a training clip is cut from each."""
+    """A table of clips (csv or parquet, as `osora meta` writes it, or shards) and how a training clip is cut from each."""
 
     data_path: str | None = Field(
         None,
-        description="csv or parquet with path, text, height, width, num_frames, fps; relative paths start at its folder.",
+        description=(
+            "csv or parquet with path, text, height, width, num_frames, fps, relative paths from its folder on; or the "
+            "manifest.json of `osora shard`."
+        ),
         json_schema_extra=cost("breaks_resume"),
     )
     transform_name: Literal["resize_crop", "center"] = Field(

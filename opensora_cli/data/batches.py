@@ -1,14 +1,18 @@
 """The plan of an epoch: rows to buckets, buckets to batches, batches to ranks; a function of (seed, epoch) and the table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from opensora_cli.data.buckets import Assignment, BucketKey, Buckets
-from opensora_cli.data.draws import Ints, Purpose, hashes
+from opensora_cli.data.buckets import BLOCK_ROWS, Assignment, BucketKey, Buckets
+from opensora_cli.data.draws import Ints, Purpose, Sizes, UInt64s, hashes
 from opensora_cli.data.manifest import Manifest
+from opensora_cli.data.position import History
+from opensora_cli.data.steps import arrange, remaining
 from schemas.errors import OsoraError
 
 SUBSTITUTES = 16
@@ -26,35 +30,51 @@ class PlannedBatch:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The batches of one epoch, the same whatever the number of ranks: rank r of n takes batches r, r + n, r + 2n, ...
+    """The batches of one epoch, the same whatever the number of ranks.
 
-    `orders` has the shuffled rows of each bucket, `cuts` a (bucket, first row) of each batch, in order of use.
+    `orders` has the shuffled rows of each bucket. Batch n, in shuffled order, begins at `cut_rows[n]` of the order of bucket
+    `cut_buckets[n]`, counted as in `keys`. How ranks share the batches is up to `opensora_cli.data.steps`.
     """
 
     buckets: Buckets
-    orders: dict[BucketKey, Ints]
-    cuts: tuple[tuple[BucketKey, int], ...]
+    orders: dict[BucketKey, Sizes]
+    cut_buckets: NDArray[np.int32]
+    cut_rows: Ints
     assignment: Assignment
 
     def __len__(self) -> int:
-        return len(self.cuts)
+        return len(self.cut_rows)
+
+    @cached_property
+    def keys(self) -> tuple[BucketKey, ...]:
+        """The buckets that have rows."""
+        return tuple(self.orders)
 
     def batch(self, number: int) -> PlannedBatch:
         """Return batch `number` of the epoch."""
-        key, first = self.cuts[number]
+        key, first = self.keys[self.cut_buckets[number]], int(self.cut_rows[number])
         order = self.orders[key]
         size = self.buckets.shape(key).batch_size
-        others = np.concatenate([order[first + size :], order[:first]])[:SUBSTITUTES]
+        behind = order[first + size : first + size + SUBSTITUTES]
+        others = np.concatenate([behind, order[:first][: SUBSTITUTES - len(behind)]])
         return PlannedBatch(key, tuple(order[first : first + size].tolist()), tuple(others.tolist()))
 
-    def batches_per_rank(self, dp_size: int) -> int:
-        """Return how many batches every rank gets; the few that are left over after equal shares are not used."""
-        return len(self.cuts) // dp_size
+    @cached_property
+    def costs(self) -> Ints:
+        """The tokens of every batch."""
+        return np.array([self.buckets.tokens(key) for key in self.keys], dtype=np.int64)[self.cut_buckets]
 
-    def of_rank(self, dp_rank: int, dp_size: int, start: int = 0) -> Iterator[PlannedBatch]:
-        """Yield the batches of one rank from its batch `start` on."""
-        for number in range(start, self.batches_per_rank(dp_size)):
-            yield self.batch(number * dp_size + dp_rank)
+    def batches_per_rank(self, dp_size: int, before: History = ()) -> int:
+        """Return how many batches every rank gets, of those that are left after `before`.
+
+        The few that are left over after equal shares are not used; after a resume on fewer ranks they are.
+        """
+        return (len(self) - sum(ranks * steps for ranks, steps in before)) // dp_size
+
+    def of_rank(self, dp_rank: int, dp_size: int, start: int = 0, before: History = ()) -> "RankBatches":
+        """Return the batches of one rank from its batch `start` on; `before` is what the epoch's earlier parts did."""
+        steps = arrange(remaining(self.costs, before), self.costs, dp_size)
+        return RankBatches(self, steps[start:, dp_rank])
 
     @cached_property
     def unfilled(self) -> dict[BucketKey, tuple[int, int]]:
@@ -63,9 +83,38 @@ class EpochPlan:
         return {key: (rows, size) for key, (rows, size) in sizes.items() if rows < size}
 
     @property
+    def placed_rows(self) -> int:
+        """How many rows are in buckets."""
+        return sum(len(order) for order in self.orders.values())
+
+    @property
     def used_rows(self) -> int:
         """How many rows are in batches."""
-        return sum(self.buckets.shape(key).batch_size for key, _ in self.cuts)
+        sizes = np.array([self.buckets.shape(key).batch_size for key in self.keys], dtype=np.int64)
+        return int(sizes[self.cut_buckets].sum())
+
+
+class RankBatches(Sequence[PlannedBatch]):
+    """Batches of a plan by their numbers, each made when it is asked for: ten million rows are two million batches."""
+
+    def __init__(self, plan: EpochPlan, numbers: Ints) -> None:
+        self._plan = plan
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> PlannedBatch: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "RankBatches": ...
+
+    def __getitem__(self, place: int | slice) -> "PlannedBatch | RankBatches":
+        """Return the batch at `place`, or several."""
+        if isinstance(place, slice):
+            return RankBatches(self._plan, self.numbers[place])
+        return self._plan.batch(int(self.numbers[place]))
 
 
 def plan_epoch(manifest: Manifest, buckets: Buckets, fps_max: float | None, *, seed: int, epoch: int) -> EpochPlan:
@@ -77,30 +126,47 @@ def plan_epoch(manifest: Manifest, buckets: Buckets, fps_max: float | None, *, s
     """
     columns = manifest.frames, manifest.heights, manifest.widths, manifest.fps
     assignment = buckets.assign(*columns, fps_max, seed=seed, epoch=epoch)
-    placed = np.flatnonzero(assignment.bucket >= 0)
-    if not len(placed):
+    orders = _shuffled_rows(assignment, buckets, seed, epoch)
+    if not orders:
         raise OsoraError(_nothing_fits(manifest, buckets, assignment))
-    keys = hashes(Purpose.ROW_ORDER, seed, epoch, placed)
-    placed = placed[np.lexsort((placed, keys, assignment.bucket[placed]))]
-    starts = np.flatnonzero(np.diff(assignment.bucket[placed], prepend=-1))
-    orders = {buckets.keys[assignment.bucket[rows[0]]]: rows for rows in np.split(placed, starts[1:])}
-    plan = EpochPlan(buckets, orders, _shuffled_cuts(orders, buckets, seed, epoch), assignment)
-    if not plan.cuts:
+    plan = EpochPlan(buckets, orders, *_shuffled_cuts(orders, buckets, seed, epoch), assignment)
+    if not len(plan):
         raise OsoraError(_nothing_fills(plan))
     return plan
 
 
+def _shuffled_rows(assignment: Assignment, buckets: Buckets, seed: int, epoch: int) -> dict[BucketKey, Sizes]:
+    """Return the rows of every bucket that has some, in the order of their hashes."""
+    width = np.int32 if len(assignment.bucket) < 2**31 else np.int64
+    placed: Sizes = np.flatnonzero(assignment.bucket >= 0).astype(width)
+    keys = np.empty(len(placed), dtype=np.uint64)
+    front = len(buckets.keys).bit_length()
+    for part in _blocks(len(placed)):
+        rows = placed[part]
+        # One number to sort by: the bucket in front, the hash behind it.
+        keys[part] = assignment.bucket[rows].astype(np.uint64) << np.uint64(64 - front)
+        keys[part] |= hashes(Purpose.ROW_ORDER, seed, epoch, rows) >> np.uint64(front)
+    placed = placed[np.argsort(keys, kind="stable")]
+    starts = np.flatnonzero(np.diff(assignment.bucket[placed], prepend=-1))
+    return {buckets.keys[assignment.bucket[rows[0]]]: rows for rows in np.split(placed, starts[1:]) if len(rows)}
+
+
 def _shuffled_cuts(
-    orders: dict[BucketKey, Ints], buckets: Buckets, seed: int, epoch: int
-) -> tuple[tuple[BucketKey, int], ...]:
-    cuts: list[tuple[BucketKey, int]] = []
-    for key, order in orders.items():
-        size = buckets.shape(key).batch_size
-        cuts += [(key, first) for first in range(0, len(order) - size + 1, size)]
-    first_rows = np.array([orders[key][first] for key, first in cuts], dtype=np.int64)
-    return tuple(
-        cuts[place] for place in np.argsort(hashes(Purpose.BATCH_ORDER, seed, epoch, first_rows), kind="stable")
-    )
+    orders: dict[BucketKey, Sizes], buckets: Buckets, seed: int, epoch: int
+) -> tuple[NDArray[np.int32], Ints]:
+    """Return the bucket and the first row of every full batch, in the order of the hashes of the batches' first clips."""
+    sizes = [buckets.shape(key).batch_size for key in orders]
+    firsts = [np.arange(0, len(o) - size + 1, size) for o, size in zip(orders.values(), sizes, strict=True)]
+    cut_buckets = np.repeat(np.arange(len(firsts), dtype=np.int32), [len(first) for first in firsts])
+    clips = [order[first] for order, first in zip(orders.values(), firsts, strict=True)]
+    keys: UInt64s = np.concatenate([hashes(Purpose.BATCH_ORDER, seed, epoch, rows) for rows in clips])
+    order = np.argsort(keys, kind="stable")
+    return cut_buckets[order], np.concatenate(firsts)[order]
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    for first in range(0, rows, BLOCK_ROWS):
+        yield slice(first, first + BLOCK_ROWS)
 
 
 def _nothing_fits(manifest: Manifest, buckets: Buckets, assignment: Assignment) -> str:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from opensora_cli.data.aspect import aspect_table, closest_ratio, pixel_count, ratio_borders
-from opensora_cli.data.draws import Floats, Ints, Purpose, uniforms
+from opensora_cli.data.aspect import aspect_table, closest_ratio, pixel_count, ratio_borders, token_count
+from opensora_cli.data.draws import Floats, Ints, Purpose, Sizes, uniforms
 from opensora_cli.data.frames import sampling_intervals
 
 Probability = float | tuple[float, float]
@@ -19,6 +19,8 @@ Draw = Callable[[Ints, int], Floats]
 
 ENOUGH_PIXELS = 0.8
 """Share of a resolution's pixels that a clip must have: enlarging a little is fine, more is not."""
+BLOCK_ROWS = 1 << 16
+"""Rows that are assigned at once: what is worked out for them stays in the processor's cache, and memory is bounded."""
 
 
 class BucketKey(NamedTuple):
@@ -45,7 +47,7 @@ class Shape(NamedTuple):
 class Assignment:
     """The bucket of each row (index into `Buckets.keys`, -1 for none), and why the rest fit nowhere."""
 
-    bucket: Ints
+    bucket: NDArray[np.int32]
     too_small: int
     """Rows with too few pixels for every resolution."""
     too_short: int
@@ -64,17 +66,95 @@ class Level:
     keep: tuple[float, ...]
     skip: tuple[float, ...]
 
+    @property
+    def least_pixels(self) -> float:
+        """The pixels that a clip must have."""
+        return ENOUGH_PIXELS * self.pixels
+
+    @cached_property
+    def longest(self) -> Ints:
+        """For every number of frames up to the longest length, the place of the longest one that fits; else their number.
+
+        Length 1 is for pictures alone, and they are not looked up here.
+        """
+        moving = [length for length in self.lengths if length > 1]
+        places = len(moving) - np.searchsorted(moving[::-1], np.arange(self.lengths[0] + 1), side="right")
+        return np.where(places < len(moving), places, len(self.lengths)).astype(np.int64)
+
+    @cached_property
+    def certain(self) -> Ints:
+        """For every place the place itself where it is kept for certain, else -1; one more -1 for fitting nowhere."""
+        return np.array([place if chance >= 1 else -1 for place, chance in enumerate(self.keep)] + [-1])
+
+    def fits(self, used: Ints) -> NDArray[np.bool_]:
+        """Return whether there is a length for clips of so many frames."""
+        fitting: NDArray[np.bool_] = self._longest_of(used) < len(self.lengths)
+        fitting |= (used == 1) & (self.lengths[-1] == 1)
+        return fitting
+
+    def pick(self, used: Ints, draw: Callable[[Ints, int], Floats]) -> Ints:
+        """Return the place of each clip's length, -1 where it is not taken; `draw` knows the clips by their place in `used`."""
+        candidate = self._longest_of(used)
+        for place, chance in enumerate(self.skip):
+            if chance > 0:
+                at = np.flatnonzero(candidate == place)
+                if chance < 1:
+                    at = at[draw(at, 2 * place + 1) <= chance]
+                shorter = place + 1
+                candidate[at] = shorter if shorter < len(self.lengths) - (self.lengths[-1] == 1) else len(self.lengths)
+        picked = self.certain[candidate]
+        for place, chance in enumerate(self.keep):
+            if chance < 1:
+                at = np.flatnonzero(candidate == place)
+                picked[at[draw(at, 2 * place) <= chance]] = place
+        if self.lengths[-1] == 1:
+            # A picture asks for its own probability, strictly: 0 never, 1 always, since draws are below 1.
+            place = len(self.lengths) - 1
+            at = np.flatnonzero(used == 1)
+            picked[at if self.keep[place] >= 1 else at[draw(at, 2 * place) < self.keep[place]]] = place
+        return picked
+
+    def _longest_of(self, used: Ints) -> Ints:
+        return self.longest[np.minimum(used, self.lengths[0])]
+
+
+class NearestRatio:
+    """The ratio of a resolution's table that is nearest to a clip's, for many clips at once."""
+
+    def __init__(self, table: dict[str, tuple[int, int]]) -> None:
+        borders, names = ratio_borders(table)
+        self._table = table
+        self._names = list(table)
+        self._borders = np.array(borders)
+        self._nearest = np.array([self._names.index(name) for name in names], dtype=np.int64)
+        # On a border two ratios are equally near, up to rounding: there the rule itself decides.
+        self._near_low = np.array([-np.inf, *(border * (1 + 1e-9) for border in borders)])
+        self._near_high = np.array([*(border * (1 - 1e-9) for border in borders), np.inf])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __call__(self, ratios: Floats) -> Ints:
+        """Return the place in the table of the ratio nearest to each height / width."""
+        places = np.searchsorted(self._borders, ratios, side="left")
+        nearest = self._nearest[places]
+        for at in np.flatnonzero((ratios <= self._near_low[places]) | (ratios >= self._near_high[places])):
+            nearest[at] = self._names.index(closest_ratio(float(ratios[at]), 1.0, self._table))
+        return nearest
+
 
 class Buckets:
     """A bucket table in the order in which it is tried: most pixels first, then most frames.
 
-    `compression` is the pixels per token and axis. Equal pixel counts keep the table's order.
-    Source of the rules: Open-Sora 2.0, datasets/bucket.py.
+    `compression` is the pixels per token and axis, `frame_compression` the frames per token.
+    Equal pixel counts keep the table's order. Source of the rules: Open-Sora 2.0, datasets/bucket.py.
     """
 
-    def __init__(self, table: BucketTable, compression: int = 16) -> None:
+    def __init__(self, table: BucketTable, compression: int = 16, frame_compression: int = 4) -> None:
         self.compression = compression
+        self.frame_compression = frame_compression
         self.levels = tuple(_level(name, table[name]) for name in sorted(table, key=pixel_count, reverse=True))
+        self._ratios = [NearestRatio(aspect_table(level.resolution, compression)) for level in self.levels]
         self._batch_size = {(name, frames): bucket[1] for name, row in table.items() for frames, bucket in row.items()}
 
     @cached_property
@@ -92,44 +172,68 @@ class Buckets:
         height, width = aspect_table(key.resolution, self.compression)[key.aspect]
         return Shape(key.frames, height, width, self._batch_size[key.resolution, key.frames])
 
+    def tokens(self, key: BucketKey) -> int:
+        """Return the tokens of a batch of the bucket: what a step over it costs.
+
+        4k+1 frames of a causal autoencoder are k+1 in time, 4k of another one k.
+        """
+        shape = self.shape(key)
+        per_frame = token_count((shape.height, shape.width), self.compression)
+        return shape.batch_size * -(-shape.frames // self.frame_compression) * per_frame
+
     def assign(
-        self, frames: Ints, heights: Ints, widths: Ints, fps: Floats, fps_max: float | None, *, seed: int, epoch: int
+        self, frames: Sizes, heights: Sizes, widths: Sizes, fps: Floats, fps_max: float | None, *, seed: int, epoch: int
     ) -> Assignment:
         """Return the bucket of every row; its draws depend on (seed, epoch, row number) and nothing else."""
         return self.assign_by(frames, heights, widths, fps, fps_max, partial(uniforms, Purpose.BUCKET, seed, epoch))
 
     def assign_by(
-        self, frames: Ints, heights: Ints, widths: Ints, fps: Floats, fps_max: float | None, draw: Draw
+        self, frames: Sizes, heights: Sizes, widths: Sizes, fps: Floats, fps_max: float | None, draw: Draw
     ) -> Assignment:
-        """Return the bucket of every row, with draws from `draw`: a table row by row in one go.
+        """Return the bucket of every row, with draws from `draw`.
 
-            A level takes a clip of at least 0.8 of its pixels and, after the frame-rate limit, at least that many frames;
+        A level takes a clip of at least 0.8 of its pixels and, after the frame-rate limit, at least that many frames;
         length 1 takes what has exactly one frame.
-            A pair of probabilities is (chance to take the bucket, chance to skip to the next shorter length).
+        A pair of probabilities is (chance to take the bucket, chance to skip to the next shorter length).
         """
-        used = frames // sampling_intervals(fps, fps_max)
-        pixels = heights * widths
+        bucket = np.empty(len(frames), dtype=np.int32)
+        totals = np.zeros(3, dtype=np.int64)
+        for first in range(0, len(frames), BLOCK_ROWS):
+            part = slice(first, first + BLOCK_ROWS)
+            used = frames[part] // sampling_intervals(fps[part], fps_max)
+            bucket[part], left_out = self._assign_block(first, used, heights[part], widths[part], draw)
+            totals += left_out
+        too_small, too_short, not_drawn = totals.tolist()
+        return Assignment(bucket, too_small, too_short, not_drawn)
+
+    def _assign_block(
+        self, first_row: int, used: Ints, heights: Sizes, widths: Sizes, draw: Draw
+    ) -> tuple[Ints, tuple[int, int, int]]:
+        """Return the buckets of some rows, of `used` frames each; and how many are too small, too short, not drawn."""
+        pixels = heights.astype(np.int64) * widths
+        ratios = heights / widths
         chosen = np.full(len(used), -1, dtype=np.int64)
+        waiting = np.arange(len(used))
+        first_bucket = first_slot = 0
+        for level, nearest in zip(self.levels, self._ratios, strict=True):
+            rows = waiting[pixels[waiting] >= level.least_pixels]
+            length = level.pick(used[rows], partial(_draw, draw, first_slot, first_row + rows))
+            rows, length = rows[length >= 0], length[length >= 0]
+            chosen[rows] = first_bucket + length * len(nearest) + nearest(ratios[rows])
+            waiting = waiting[chosen[waiting] < 0]
+            first_bucket += len(level.lengths) * len(nearest)
+            first_slot += 2 * len(level.lengths)
+        return chosen, self._left_out(used[waiting], pixels[waiting])
+
+    def _left_out(self, used: Ints, pixels: Ints) -> tuple[int, int, int]:
+        """Return how many of these clips, which no bucket took, are too small, too short, or were not drawn."""
         large = np.zeros(len(used), dtype=bool)
         fits = np.zeros(len(used), dtype=bool)
-        first_bucket = slot = 0
         for level in self.levels:
-            rows = np.flatnonzero((chosen < 0) & (pixels >= ENOUGH_PIXELS * level.pixels))
-            large[rows] = True
-            fits[rows] |= _fits(level, used[rows])
-            length = _pick_lengths(level, used, rows, partial(_draw_slot, draw, slot))
-            taken = rows[length >= 0]
-            ratios = _nearest_ratios(level.resolution, self.compression, heights[taken] / widths[taken])
-            ratio_count = len(aspect_table(level.resolution, self.compression))
-            chosen[taken] = first_bucket + length[length >= 0] * ratio_count + ratios
-            first_bucket += len(level.lengths) * ratio_count
-            slot += 2 * len(level.lengths)
-        return Assignment(
-            chosen,
-            too_small=int(np.sum(~large)),
-            too_short=int(np.sum(large & ~fits)),
-            not_drawn=int(np.sum(fits & (chosen < 0))),
-        )
+            enough = pixels >= level.least_pixels
+            large |= enough
+            fits |= enough & level.fits(used)
+        return int(np.sum(~large)), int(np.sum(large & ~fits)), int(np.sum(fits))
 
 
 def bucket_to_shapes(table: BucketTable, compression: int = 16, batch_size: int | None = None) -> list[list[int]]:
@@ -152,63 +256,5 @@ def _level(resolution: str, lengths: Mapping[int, tuple[Probability, int]]) -> L
     return Level(resolution, pixel_count(resolution), order, keep, skip)
 
 
-def _draw_slot(draw: Draw, first: int, rows: Ints, slot: int) -> Floats:
-    return draw(rows, first + slot)
-
-
-def _fits(level: Level, used: Ints) -> NDArray[np.bool_]:
-    """Return whether the level has a length for clips of so many frames; length 1 is for pictures alone."""
-    moving = [length for length in level.lengths if length > 1]
-    as_video = (used > 1) & (used >= (moving[-1] if moving else np.iinfo(np.int64).max))
-    result: NDArray[np.bool_] = as_video | ((used == 1) & (level.lengths[-1] == 1))
-    return result
-
-
-def _pick_lengths(level: Level, used: Ints, rows: Ints, draw: Draw) -> Ints:
-    """Return for each of `rows` the index of its length in the level, -1 where it is not taken."""
-    picked = np.full(len(rows), -1, dtype=np.int64)
-    still = used[rows] == 1
-    if level.lengths[-1] == 1 and still.any():
-        place = len(level.lengths) - 1
-        at = np.flatnonzero(still)
-        # A picture asks for its own probability, strictly: 0 never, 1 always, since draws are below 1.
-        picked[at[draw(rows[at], 2 * place) < level.keep[place]]] = place
-    candidate = _longest_fitting(level, used, rows, ~still, draw)
-    for place in range(len(level.lengths)):
-        at = np.flatnonzero(candidate == place)
-        if len(at) and level.keep[place] < 1:
-            at = at[draw(rows[at], 2 * place) <= level.keep[place]]
-        picked[at] = place
-    return picked
-
-
-def _longest_fitting(level: Level, used: Ints, rows: Ints, wanted: NDArray[np.bool_], draw: Draw) -> Ints:
-    """Return the longest length that fits and is not skipped, as an index; -1 for none. Length 1 is for pictures alone."""
-    ascending = np.array(level.lengths[::-1])
-    longest = len(level.lengths) - np.searchsorted(ascending, used[rows], side="right")
-    candidate = np.where(wanted, longest, len(level.lengths))
-    nowhere = len(level.lengths) - (level.lengths[-1] == 1)
-    for place, chance in enumerate(level.skip):
-        if chance <= 0:
-            continue
-        at = np.flatnonzero(candidate == place)
-        if chance < 1:
-            at = at[draw(rows[at], 2 * place + 1) <= chance]
-        candidate[at] = place + 1
-    return np.where(candidate < nowhere, candidate, -1)
-
-
-def _nearest_ratios(resolution: str, compression: int, ratios: Floats) -> Ints:
-    """Return the index, in the resolution's table, of the ratio nearest to each height / width."""
-    table = aspect_table(resolution, compression)
-    borders, names = ratio_borders(table)
-    order = list(table)
-    places = np.searchsorted(np.array(borders), ratios, side="left")
-    nearest = np.array([order.index(name) for name in names], dtype=np.int64)[places]
-    # On a border two ratios are equally near, up to rounding: there the rule itself decides.
-    on_border = np.isclose(ratios, np.array([*borders, np.inf])[places], rtol=1e-9, atol=0) | np.isclose(
-        ratios, np.array([-np.inf, *borders])[places], rtol=1e-9, atol=0
-    )
-    for at in np.flatnonzero(on_border):
-        nearest[at] = order.index(closest_ratio(float(ratios[at]), 1.0, table))
-    return nearest
+def _draw(draw: Draw, first_slot: int, rows: Ints, at: Ints, slot: int) -> Floats:
+    return draw(rows[at], first_slot + slot)

@@ -17,6 +17,7 @@ from opensora_cli.data.batches import EpochPlan, plan_epoch
 from opensora_cli.data.buckets import Buckets
 from opensora_cli.data.dataset import BadClip, Batch, ClipDataset, LostBatch
 from opensora_cli.data.manifest import Manifest, read_manifest
+from opensora_cli.data.position import History
 from opensora_cli.data.requests import EpochRequests
 from schemas.data import BucketTable, DatasetConfig
 from schemas.errors import OsoraError
@@ -29,6 +30,7 @@ def build_loader(
     buckets: BucketTable,
     *,
     compression: int,
+    frame_compression: int = 4,
     seed: int,
     dp_rank: int = 0,
     dp_size: int = 1,
@@ -36,20 +38,20 @@ def build_loader(
 ) -> "Loader":
     """Read the table, plan the first epoch and return the loader of one data-parallel rank.
 
-    `compression` is the pixels per token and axis: autoencoder stride times patch size.
+    `compression` is the pixels per token and axis: autoencoder stride times patch size; `frame_compression` the frames.
+    Ranks that work on one batch together (of a sequence-parallel group) have the same `dp_rank`.
     Raises OsoraError when there is no table, no bucket, or nothing to train on; each message says what to change.
     """
     if recipe_dataset.data_path is None:
         raise OsoraError(
             "dataset.data_path is not set: name a csv or parquet file with columns path, text, height, width, num_frames, fps "
-            "(`osora meta` makes one)."
+            "(`osora meta` makes one), or the manifest.json of `osora shard`."
         )
     if not buckets:
         raise OsoraError('[buckets] is empty: write resolution -> frames, for example "256px" = { 33 = [1.0, 12] }.')
     manifest = read_manifest(recipe_dataset.data_path, motion=recipe_dataset.vmaf)
-    return Loader(
-        manifest, Buckets(buckets, compression), recipe_dataset, seed=seed, ranks=(dp_rank, dp_size), pin=device_pin
-    )
+    table = Buckets(buckets, compression, frame_compression)
+    return Loader(manifest, table, recipe_dataset, seed=seed, ranks=(dp_rank, dp_size), pin=device_pin)
 
 
 class Loader:
@@ -112,24 +114,32 @@ class Loader:
             "too few frames for every bucket": why.too_short,
         }
         lines = [f"{count} of {len(self.manifest)} clips have {reason}" for reason, count in outside.items() if count]
-        return lines + [
+        lines += [
             f"bucket {key} has {rows} clips, fewer than its batch size {size}: they are not used in epoch {epoch}"
             for key, (rows, size) in plan.unfilled.items()
         ]
+        spare = plan.placed_rows - plan.used_rows - sum(rows for rows, _ in plan.unfilled.values())
+        if spare:
+            lines.append(
+                f"{spare} clips are left over from full batches in epoch {epoch}; other epochs leave out others"
+            )
+        if unshared := len(plan) % self.dp_size:
+            lines.append(f"{unshared} of {len(plan)} batches are left over from equal shares of {self.dp_size} ranks")
+        return self.manifest.warnings() + lines
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_batch: int = 0, before: History = ()) -> Iterator[Batch]:
         """Yield this rank's batches of an epoch, from `start_batch` (batches of this rank that were consumed before) on.
 
-        Raises OsoraError when the start lies behind the epoch's end (the data is not what it was), and while it is read
-        when a batch cannot be filled with readable clips.
+        `before` is what was done of the epoch on other numbers of ranks. Raises OsoraError when the start lies behind the
+        epoch's end (the data is not what it was), and while it is read when a batch cannot be filled with readable clips.
         """
-        count = self.batches_per_epoch(epoch)
+        count = self.plan(epoch).batches_per_rank(self.dp_size, before) if before else self.batches_per_epoch(epoch)
         if not 0 <= start_batch <= count:
             raise OsoraError(
                 f"cannot start at batch {start_batch} of epoch {epoch}: the rank has {count}. The table, the buckets or the "
                 "number of ranks changed since the checkpoint."
             )
-        self._requests.take(list(self.plan(epoch).of_rank(self.dp_rank, self.dp_size, start_batch)), epoch)
+        self._requests.take(self.plan(epoch).of_rank(self.dp_rank, self.dp_size, start_batch, before), epoch)
         return self._batches(iter(self._data_loader))
 
     def _batches(self, batches: Iterator[Batch | LostBatch]) -> Iterator[Batch]:

@@ -1,6 +1,8 @@
 """What the workers are asked for: a planned batch, made concrete."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from opensora_cli.data.draws import Purpose, uniforms
 from opensora_cli.data.frames import latest_start, map_target_fps
 from opensora_cli.data.manifest import Manifest
 from schemas.data import DatasetConfig
+
+AHEAD = 4
+"""Requests that are made while training goes on: captions of a large table take a while to look up."""
 
 
 class EpochRequests(Sequence[BatchRequest]):
@@ -29,9 +34,9 @@ class EpochRequests(Sequence[BatchRequest]):
         self.served = 0
         """How often other batches were taken on."""
         self._epoch = 0
-        self._planned: list[PlannedBatch] = []
+        self._planned: Sequence[PlannedBatch] = ()
 
-    def take(self, planned: list[PlannedBatch], epoch: int) -> None:
+    def take(self, planned: Sequence[PlannedBatch], epoch: int) -> None:
         """Go over to other batches."""
         self._planned, self._epoch = planned, epoch
         self.served += 1
@@ -41,9 +46,26 @@ class EpochRequests(Sequence[BatchRequest]):
 
     def __getitem__(self, place: Any) -> Any:
         """Return the request of the batch at `place`."""
-        batch = self._planned[place]
+        return self._request(self._planned[place], self._epoch)
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        """Yield the requests in order, the next few made ahead in a thread."""
+        planned, epoch = self._planned, self._epoch
+        ahead: deque[Future[BatchRequest]] = deque()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="requests")
+        try:
+            for batch in planned:
+                ahead.append(thread.submit(self._request, batch, epoch))
+                if len(ahead) > AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+    def _request(self, batch: PlannedBatch, epoch: int) -> BatchRequest:
         rows = np.array([*batch.rows, *batch.substitutes], dtype=np.int64)
-        draws = uniforms(Purpose.CLIP_START, self.seed, self._epoch, rows)
+        draws = uniforms(Purpose.CLIP_START, self.seed, epoch, rows)
         shape = self.buckets.shape(batch.bucket)
         clips = [self._clip(row, draw, shape.frames) for row, draw in zip(rows.tolist(), draws.tolist(), strict=True)]
         first = len(batch.rows)
@@ -55,5 +77,6 @@ class EpochRequests(Sequence[BatchRequest]):
         new_fps, interval = map_target_fps(fps, limit)
         total = int(manifest.frames[row])
         start = int(draw * (latest_start(total, frames, interval) + 1))
-        text = training_caption(manifest.text(row), fps, limit, manifest.motion_of(row))
-        return ClipRequest(row, manifest.path(row), text, new_fps, total, interval, start)
+        path, text = manifest.clip(row)
+        text = training_caption(text, fps, limit, manifest.motion_of(row))
+        return ClipRequest(row, path, text, new_fps, total, interval, start)

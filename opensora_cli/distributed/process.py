@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from opensora_cli.distributed.data_parallel import DataParallel, data_parallel
 from schemas.errors import OsoraError
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -11,16 +12,22 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class Process:
-    """One process of a job: its rank among `world_size`, and its device."""
+    """One process of a job: its rank among `world_size`, its device, and how many processes work on a batch together."""
 
     rank: int
     world_size: int
     device: torch.device
+    together: int = 1
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
+
+    @property
+    def data_parallel(self) -> DataParallel:
+        """Its place among the processes that see different data."""
+        return data_parallel(self.rank, self.world_size, self.together)
 
 
 def single_process(device: str) -> Process:

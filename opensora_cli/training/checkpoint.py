@@ -12,6 +12,7 @@ import threading
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +22,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
+from opensora_cli.data.position import START, Position
 from opensora_cli.files import sync_folder
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
@@ -28,16 +30,15 @@ from opensora_models.weights import save_weights
 from schemas.checkpoint import CheckpointConfig
 from schemas.errors import OsoraError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: updates done, and the next batch to read."""
+    """How far a run has come: updates done, and the place in the data."""
 
     update: int = 0
-    epoch: int = 0
-    batch: int = 0
+    position: Position = START
 
 
 @dataclass
@@ -104,11 +105,11 @@ class Checkpoints:
     def load(self, checkpoint: Path, state: TrainState) -> Progress:
         """Restore `state` in place and return where the run stood. Raises OsoraError for a damaged checkpoint."""
         try:
-            progress = json.loads((checkpoint / "progress.json").read_text())
+            progress = _read_progress(json.loads((checkpoint / "progress.json").read_text()))
             tensors = state.tensors()
             dcp_load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint / "state")), no_dist=True)
-            return Progress(progress["update"], progress["epoch"], progress["batch"])
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, CheckpointException) as error:
+            return progress
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, CheckpointException) as error:
             raise OsoraError(
                 f"cannot resume from {checkpoint}: {_reason(error)}. Remove that folder to resume from the one before it."
             ) from error
@@ -162,6 +163,14 @@ def remove_checkpoint(checkpoint: Path) -> None:
     hidden = checkpoint.with_name(f".{checkpoint.name}.removing")
     checkpoint.rename(hidden)
     shutil.rmtree(hidden)
+
+
+def _read_progress(record: dict[str, Any]) -> Progress:
+    if record["format"] != FORMAT:
+        raise ValueError(f"its format is {record['format']}, this version of osora reads format {FORMAT}")
+    position = dict(record["position"])
+    before = tuple((int(ranks), int(steps)) for ranks, steps in position.pop("before"))
+    return Progress(record["update"], Position(**position, before=before))
 
 
 def _reason(error: BaseException) -> str:

@@ -93,9 +93,10 @@ def make_loader(recipe: Trainable, process: Process) -> Loader:
         recipe.dataset,
         recipe.buckets,
         compression=recipe.ae.spatial_compression_ratio * patch,
+        frame_compression=recipe.ae.time_compression_ratio,
         seed=recipe.seed,
-        dp_rank=process.rank,
-        dp_size=process.world_size,
+        dp_rank=process.data_parallel.rank,
+        dp_size=process.data_parallel.size,
         device_pin=process.device.type == "cuda",
     )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from opensora_cli.data.loader import Batch, Loader
+from opensora_cli.data.position import Position
 from opensora_cli.distributed.process import DTYPES, Process
 from opensora_cli.training.checkpoint import Checkpoints, Progress, TrainState
 from opensora_cli.training.draws import Draws
@@ -29,8 +30,7 @@ class MicroBatch:
     """A batch and where in the data it ends."""
 
     batch: Batch
-    epoch: int
-    end: int
+    end: Position
 
 
 class Trainer:
@@ -110,11 +110,18 @@ class Trainer:
                 group, done = [], done + 1
 
     def _batches(self) -> Iterator[MicroBatch]:
-        first = self.progress
-        for epoch in range(first.epoch, self.recipe.epochs):
-            start = first.batch if epoch == first.epoch else 0
-            for index, batch in enumerate(self.loader.epoch(epoch, start), start=start):
-                yield MicroBatch(batch, epoch, index + 1)
+        position = self.progress.position.on(self.process.data_parallel.size)
+        if position.before != self.progress.position.before:
+            done = sum(ranks * steps for ranks, steps in position.before)
+            self.metrics.note(
+                f"epoch {position.epoch} goes on with {position.dp_size} data-parallel ranks: they share what is left of it, "
+                f"{done} batches are done"
+            )
+        while position.epoch < self.recipe.epochs:
+            batches = self.loader.epoch(position.epoch, position.batch, position.before)
+            for number, batch in enumerate(batches, start=position.batch + 1):
+                yield MicroBatch(batch, position.at(number))
+            position = position.next_epoch()
 
     def _update(self, micro_batches: list[MicroBatch], started: float) -> None:
         """Do one optimizer update and record it. Raises OsoraError when the loss is not finite."""
@@ -135,13 +142,13 @@ class Trainer:
         if self.state.ema is not None:
             self.state.ema.update(self.state.module)
         last = micro_batches[-1]
-        self.progress = replace(self.progress, update=update + 1, epoch=last.epoch, batch=last.end)
+        self.progress = replace(self.progress, update=update + 1, position=last.end)
         seconds = time.perf_counter() - started
-        samples = sum(len(m.batch.rows) for m in micro_batches) * self.process.world_size
+        samples = sum(len(m.batch.rows) for m in micro_batches) * self.process.data_parallel.size
         self.metrics.write(
             {
                 "step": update + 1,
-                "epoch": last.epoch,
+                "epoch": last.end.epoch,
                 "loss": loss,
                 "lr": lr,
                 "grad_norm": grad_norm,
@@ -162,7 +169,7 @@ class Trainer:
         total = torch.zeros((), device=device)
         extras: dict[str, Tensor] = {}
         for number, micro_batch in enumerate(micro_batches):
-            draws = Draws(self.recipe.seed, self.progress.update, number, self.process.rank)
+            draws = Draws(self.recipe.seed, self.progress.update, number, self.process.data_parallel.rank)
             batch = micro_batch.batch.to(device)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss, metrics = self.objective.loss(batch, draws)

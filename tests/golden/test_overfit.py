@@ -7,6 +7,7 @@ import torch
 
 from opensora_cli.data.demo_clips import prepare_demo
 from opensora_cli.data.loader import Batch, build_loader
+from opensora_cli.data.position import History
 from opensora_cli.distributed.process import Process
 from opensora_cli.training.checkpoint import Checkpoints
 from opensora_cli.training.denoise_objective import DenoiserObjective
@@ -27,7 +28,7 @@ class CachedBatch:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_batch: int = 0, before: History = ()) -> Iterator[Batch]:
         while True:
             yield self.batch
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opensora_cli.data import buckets as buckets_module
 from opensora_cli.data.buckets import Buckets, BucketTable, Draw
 from opensora_cli.data.draws import Floats, Ints, Purpose, hashes, uniforms
 from tests.parity.families.data import bucket_of
@@ -68,6 +69,21 @@ def test_draws_are_functions_of_seed_epoch_and_row() -> None:
     assert (one[:50] == buckets.assign(*columns(129, n=50), None, seed=1, epoch=0).bucket).all()
     for other in ({"seed": 2, "epoch": 0}, {"seed": 1, "epoch": 1}):
         assert 0.2 < (one != buckets.assign(*columns(129), None, **other).bucket).mean() < 0.9
+
+
+def test_blocks_of_any_size_give_the_same_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    frames, heights, widths = rng.integers(1, 200, 5000), rng.integers(100, 900, 5000), rng.integers(100, 900, 5000)
+    fps = rng.choice([24.0, 30.0, 60.0, np.nan], 5000)
+    whole = Buckets(MIXED).assign(frames, heights, widths, fps, 24, seed=1, epoch=2)
+    narrow = (frames.astype(np.int32), heights.astype(np.int32), widths.astype(np.int32))
+    for rows in (1, 77, 4999):
+        monkeypatch.setattr(buckets_module, "BLOCK_ROWS", rows)
+        count = 300 if rows == 1 else 5000
+        parts = Buckets(MIXED).assign(*(c[:count] for c in (*narrow, fps)), 24, seed=1, epoch=2)
+        assert parts.bucket.tolist() == whole.bucket[:count].tolist()
+    assert (parts.too_small, parts.too_short, parts.not_drawn) == (whole.too_small, whole.too_short, whole.not_drawn)
+    assert min(whole.too_small, whole.too_short, whole.not_drawn) > 100
 
 
 def test_hashes_are_well_mixed() -> None:

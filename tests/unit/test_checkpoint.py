@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from opensora_cli.data.position import Position
 from opensora_cli.training.checkpoint import Checkpoints, Progress, TrainState
 from opensora_cli.training.draws import seeded_init
 from opensora_cli.training.ema import Ema
@@ -34,13 +35,25 @@ def checkpoints(path: Path, **config: object) -> Checkpoints:
 def test_every_tensor_comes_back_bit_for_bit(tmp_path: Path) -> None:
     saved, fresh = state(0), state(1)
     store = checkpoints(tmp_path)
-    store.save(Progress(5, 1, 2), saved)
+    store.save(Progress(5, Position(1, 2, 4, ((2, 10), (3, 1)))), saved)
     store.wait()
     latest = store.latest()
     assert latest is not None
-    assert store.load(latest, fresh) == Progress(5, 1, 2)
+    assert store.load(latest, fresh) == Progress(5, Position(1, 2, 4, ((2, 10), (3, 1))))
     for name, tensor in saved.tensors().items():
         assert torch.equal(fresh.tensors()[name], tensor), name
+
+
+def test_a_checkpoint_of_another_format(tmp_path: Path) -> None:
+    store = checkpoints(tmp_path, async_save=False)
+    store.save(Progress(5), state())
+    latest = store.latest()
+    assert latest is not None
+    (latest / "progress.json").write_text('{"format": 1, "update": 5, "epoch": 0, "batch": 5}')
+    with pytest.raises(
+        OsoraError, match=r"cannot resume from .*: its format is 1, this version of osora reads format 2"
+    ):
+        store.load(latest, state())
 
 
 def test_exports_carry_the_modules_own_keys_in_the_recipes_precision(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@ import csv
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from opensora_cli.data.position import History
+from opensora_cli.distributed.process import Process
 from opensora_cli.training.draws import Draws
 from schemas.errors import OsoraError
-from tests.unit.training_fakes import FakeLoader, FakeObjective, recipe, trainer
+from tests.unit.training_fakes import FakeBatch, FakeLoader, FakeObjective, recipe, trainer
 
 
 def losses(path: Path) -> dict[int, float]:
@@ -57,6 +60,33 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path: Path)
     assert losses(broken) == losses(whole)
     for name, tensor in reference.state.tensors().items():
         assert torch.equal(tensor, resumed.state.tensors()[name]), name
+
+
+def test_a_run_on_other_ranks_goes_on_behind_what_the_earlier_ones_did(tmp_path: Path) -> None:
+    class Asked(FakeLoader):
+        def __init__(self) -> None:
+            super().__init__()
+            self.starts: list[tuple[int, int, History]] = []
+
+        def epoch(self, epoch: int, start: int = 0, before: History = ()) -> Iterator[FakeBatch]:
+            self.starts.append((epoch, start, before))
+            return super().epoch(epoch, start)
+
+    def starts(process: Process, until: int) -> list[tuple[int, int, History]]:
+        loader = Asked()
+        run = trainer(tmp_path, recipe(max_steps=until), loader=loader)
+        run.process = process
+        run.fit()
+        return loader.starts
+
+    cpu = torch.device("cpu")
+    assert starts(Process(0, 2, cpu), 3) == [(0, 0, ())]
+    assert starts(Process(1, 2, cpu), 4) == [(0, 3, ())]
+    assert starts(Process(0, 8, cpu, together=2), 6) == [(0, 0, ((2, 4),))]
+    notes = (tmp_path / "logs" / "rank-0.log").read_text()
+    assert "epoch 0 goes on with 4 data-parallel ranks: they share what is left of it, 8 batches are done" in notes
+    assert notes.count("goes on with") == 1
+    assert starts(Process(0, 1, cpu), 14) == [(0, 0, ((2, 4), (4, 2))), (1, 0, ())]
 
 
 def test_accumulation_counts_updates_and_averages_gradients(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from opensora_cli.data.position import History
 from opensora_cli.distributed.process import Process
 from opensora_cli.training.checkpoint import Checkpoints
 from opensora_cli.training.draws import Draws, keyed_generator, seeded_init
@@ -34,7 +35,7 @@ class FakeLoader:
     def __init__(self, bad: dict[int, list[tuple[int, str, str]]] | None = None) -> None:
         self.bad = bad or {}
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[FakeBatch]:
+    def epoch(self, epoch: int, start: int = 0, before: History = ()) -> Iterator[FakeBatch]:
         for index in range(start, self.batches):
             x = torch.randn(4, 3, generator=keyed_generator("data", epoch, index))
             yield FakeBatch(x, rows=[4 * index + i for i in range(4)], bad=self.bad.get(index, []))
