@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from opensora_cli.planning.hunyuan_vae import coding, latent_size
+from opensora_cli.planning.coded import latent_size
+from opensora_cli.planning.coding import coding
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_flops, mmdit_segments
 from opensora_cli.planning.modules import count_denoiser
 from opensora_cli.planning.precision import Precision
