@@ -4,6 +4,8 @@ They work on clips (B, C, T, H, W) or on pictures (B, C, H, W), by the `dims` th
 autoencoder, convolutions pad with zeros on every side, in time too.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -129,13 +131,18 @@ class LinearAttention(nn.Module):
         qkv = self.qkv(x)
         views = torch.cat([qkv, *[wider(qkv) for wider in self.aggreg]], 1) if self.aggreg else qkv
         qkv_BHDN = views.flatten(2).unflatten(1, (-1, 3 * HEAD))
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x.device.type):
             query_BHDN, key_BHDN, value_BHDN = qkv_BHDN.float().split(HEAD, 2)
             key_BHDN, query_BHDN = F.relu(key_BHDN), F.relu(query_BHDN)
             out_BHDN = (value_BHDN @ key_BHDN.mT) @ query_BHDN
             total_BH1N = key_BHDN.sum(-1)[:, :, None] @ query_BHDN
             out_BHDN = (out_BHDN / (total_BH1N + ATTENTION_EPS)).to(qkv.dtype)
         return self.proj(out_BHDN.flatten(1, 2).unflatten(2, x.shape[2:]))
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """The meta device, on which plans are made, knows no autocast."""
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 class GatedConv(nn.Module):
