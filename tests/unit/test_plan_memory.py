@@ -13,8 +13,8 @@ from opensora_cli.planning.coding import coding
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_flops, mmdit_segments
 from opensora_cli.planning.modules import count_denoiser
 from opensora_cli.planning.precision import Precision
-from opensora_cli.planning.traced import LiveStorages
 from opensora_cli.planning.segments import Segment, Sharding, update_peak
+from opensora_cli.planning.traced import LiveStorages
 from opensora_models.dc_ae.model import DCAE
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
