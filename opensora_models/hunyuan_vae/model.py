@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from opensora_models.hunyuan_vae.coders import Decoder, Encoder
+from opensora_models.hunyuan_vae.streaming import cut, decode_parts, encode_parts
 from opensora_models.hunyuan_vae.weights import LIKELY_CAUSES
 from opensora_models.layers.posterior import DiagonalGaussian
 from opensora_models.layers.tiling import Direction, Tiling, tile_plans, tiled
@@ -50,13 +51,29 @@ class HunyuanVAE(nn.Module):
     def posterior(self, x_BCTHW: Tensor) -> DiagonalGaussian:
         """Return the distribution of the raw latents, before shift and scale. Moments of tiles are mixed, not samples."""
         space, time = self._tilings("encode")
-        return DiagonalGaussian(tiled(x_BCTHW, space, time, lambda x: self.quant_conv(self.encoder(x)), past=1))
+        return DiagonalGaussian(tiled(x_BCTHW, space, time, self._encode_tile, past=1))
 
     def decode(self, z_BCTHW: Tensor) -> Tensor:
         """Return the pixels of scaled latents; values may leave [-1, 1] a little."""
         raw = z_BCTHW / self.config.scale_factor + self.config.shift_factor
         space, time = self._tilings("decode")
-        return tiled(raw, space, time, lambda z: self.decoder(self.post_quant_conv(z)), past=1)
+        return tiled(raw, space, time, self._decode_tile, past=1)
+
+    def _encode_tile(self, x_BCTHW: Tensor) -> Tensor:
+        """Return moments: in one go where gradients are wanted, else in parts, which takes less memory (see streaming.py)."""
+        if torch.is_grad_enabled():
+            return self.quant_conv(self.encoder(x_BCTHW))
+        frames = self.config.stream_frames
+        parts = cut(x_BCTHW, None if frames == "whole" else frames)
+        return self.quant_conv(encode_parts(self.encoder, parts, so_far=frames != "whole"))
+
+    def _decode_tile(self, z_BCTHW: Tensor) -> Tensor:
+        z_BCTHW = self.post_quant_conv(z_BCTHW)
+        if torch.is_grad_enabled():
+            return self.decoder(z_BCTHW)
+        frames = self.config.stream_frames
+        latents = None if frames == "whole" else max(1, frames // self.strides[0])
+        return torch.cat(list(decode_parts(self.decoder, z_BCTHW, latents, so_far=frames != "whole")), 2)
 
     def _tilings(self, direction: Direction) -> tuple[Tiling | None, Tiling | None]:
         config = self.config
