@@ -12,7 +12,6 @@ import argparse
 import json
 import resource
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,15 +20,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from opensora_cli.planning.hunyuan_vae import coding
+from opensora_cli.planning.coding import coding
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_segments
-from opensora_cli.planning.modules import count_autoencoder, count_denoiser
+from opensora_cli.planning.modules import count_denoiser
 from opensora_cli.planning.plan import Target, make_plan
 from opensora_cli.planning.precision import STATE, Device, Precision
 from opensora_cli.planning.segments import Sharding, update_peak
+from opensora_cli.planning.traced import LiveStorages
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
 from opensora_models.build import build_autoencoder, build_denoiser
@@ -42,33 +40,6 @@ from schemas.recipes import VaeTrainRecipe
 
 TOLERANCE = 0.15
 MIB = 2**20
-
-
-class LiveStorages(TorchDispatchMode):
-    """Counts the bytes of every storage that an operation makes, until it is freed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: dict[int, int] = {}
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._see(leaf.untyped_storage())
-        return result
-
-    def _see(self, storage: Any) -> None:
-        key = storage._cdata
-        if key not in self.sizes:
-            self.sizes[key] = storage.nbytes()
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._gone, key)
-
-    def _gone(self, key: int) -> None:
-        self.now -= self.sizes.pop(key)
 
 
 @contextmanager
@@ -241,8 +212,6 @@ def _coding_ratios(
     precision = Precision.of(dtype, device, autocast=False)
     kind, extent = (torch.bfloat16 if dtype == "bf16" else torch.float32), (17, 96, 96)
     module = build_autoencoder(config).to(device, kind)
-    counted = count_autoencoder(config)
-    assert counted is not None
     clip = torch.zeros(1, 3, *extent, device=device, dtype=kind)
     with torch.no_grad():
         latent = module.encode(clip)

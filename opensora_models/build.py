@@ -4,15 +4,19 @@ from typing import TYPE_CHECKING, assert_never
 
 import torch
 
+from opensora_models.autoencoder_2d.model import AutoEncoder2D
+from opensora_models.dc_ae.model import DCAE
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
 from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
 from schemas.denoiser import DenoiserConfig, MMDiTConfig
-from schemas.errors import OsoraError
 from schemas.text import TextConfig
 
 if TYPE_CHECKING:
     from opensora_models.text.encoders import TextEncoders
+
+Autoencoder = HunyuanVAE | DCAE | AutoEncoder2D
+"""What every one of them has stands in docs/architecture.md, "Autoencoders"."""
 
 
 def build_denoiser(config: DenoiserConfig) -> MMDiT:
@@ -24,19 +28,15 @@ def build_denoiser(config: DenoiserConfig) -> MMDiT:
             assert_never(config)
 
 
-def build_autoencoder(config: AutoencoderConfig) -> HunyuanVAE:
-    """Return the autoencoder with random weights, on the current default device.
-
-    Raises OsoraError for a family that recipes can describe and this version cannot build.
-    """
+def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
+    """Return the autoencoder with random weights, on the current default device."""
     match config:
         case HunyuanVAEConfig():
             return HunyuanVAE(config)
-        case DCAEConfig() | AutoEncoder2DConfig():
-            raise OsoraError(
-                f'ae.type = "{config.type}": this version can check and convert such recipes, but not build the '
-                'autoencoder. The one it builds is ae.type = "hunyuan_vae".'
-            )
+        case DCAEConfig():
+            return DCAE(config)
+        case AutoEncoder2DConfig():
+            return AutoEncoder2D(config)
         case _:
             assert_never(config)
 

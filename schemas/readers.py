@@ -8,16 +8,6 @@ from pydantic import BaseModel
 from schemas.recipes import AnyRecipe
 
 UNREAD: Mapping[str, str] = {
-    "ae.ch": "All autoencoders of Open-Sora 2.0, and training them",
-    "ae.ch_mult": "All autoencoders of Open-Sora 2.0, and training them",
-    "ae.model_name": "All autoencoders of Open-Sora 2.0, and training them",
-    "ae.num_res_blocks": "All autoencoders of Open-Sora 2.0, and training them",
-    "ae.out_ch": "All autoencoders of Open-Sora 2.0, and training them",
-    "ae.scaling_factor": "All autoencoders of Open-Sora 2.0, and training them",
-    "ae.shape": "All autoencoders of Open-Sora 2.0, and training them",
-    "ae.spatial_tile_size": "All autoencoders of Open-Sora 2.0, and training them",
-    "ae.temporal_tile_size": "All autoencoders of Open-Sora 2.0, and training them",
-    "ae.z_channels": "All autoencoders of Open-Sora 2.0, and training them",
     "dataset.cached_text": "Data that keeps the GPUs busy and never lies",
     "dataset.cached_video": "Data that keeps the GPUs busy and never lies",
     "discriminator": "All autoencoders of Open-Sora 2.0, and training them",

@@ -6,24 +6,25 @@ from functools import cached_property
 from math import prod
 from typing import Literal
 
+from opensora_cli.planning.coded import Coding, latent_size
+from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
-from opensora_cli.planning.hunyuan_vae import Coding, coding, latent_size
 from opensora_cli.planning.modules import Counted
 from opensora_cli.planning.precision import STATE, Device, Precision
 from opensora_cli.planning.segments import Segment, update_peak
 from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.train import MOMENTS
-from schemas.autoencoder import HunyuanVAEConfig
+from schemas.autoencoder import AutoencoderConfig
 from schemas.recipes import VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
 
 
 @dataclass(frozen=True)
 class AutoencoderTraining:
-    """Estimates for a vae-train recipe of the Hunyuan autoencoder."""
+    """Estimates for a vae-train recipe."""
 
     recipe: VaeTrainRecipe
-    config: HunyuanVAEConfig
+    config: AutoencoderConfig
     device: Device
     sharing: Sharing
     counted: Counted
@@ -69,7 +70,7 @@ class AutoencoderTraining:
 
     def _segment(self, direction: str, part: Coding, precision: Precision) -> Segment:
         names = ("encoder", "quant_conv") if direction == "encode" else ("decoder", "post_quant_conv")
-        weights = sum(self.counted.children[name] for name in names)
+        weights = sum(self.counted.children.get(name, 0) for name in names)
         return Segment(f"{direction[:-1]}ing", part.saved, 0, False, weights, precision.casts * weights, part.peak // 2)
 
 
@@ -78,7 +79,7 @@ class AutoencoderRun:
     """Estimates for reconstructing clips, or for measuring their latents."""
 
     recipe: VaeSampleRecipe | VaeStatsRecipe
-    config: HunyuanVAEConfig
+    config: AutoencoderConfig
     device: Device
     counted: Counted
 

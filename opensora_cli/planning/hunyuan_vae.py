@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from opensora_cli.planning.coded import Coding, Extent, latent_size
 from opensora_cli.planning.precision import STATE, Precision
 from schemas.autoencoder import HunyuanVAEConfig
 
-Extent = tuple[int, int, int]
-"""Frames, height and width."""
 STATISTICS = 8
 
 
@@ -167,16 +166,7 @@ def _middle(walk: Walk, config: HunyuanVAEConfig, held: int) -> None:
     walk.resnet(walk.channels, held + walk.size)
 
 
-@dataclass(frozen=True)
-class Coding:
-    """Encoding or decoding a batch: bytes alive at most (input excluded), bytes saved for a backward pass, FLOPs."""
-
-    peak: int
-    saved: int
-    flops: int
-
-
-def coding(
+def walked_coding(
     config: HunyuanVAEConfig,
     precision: Precision,
     batch: int,
@@ -202,12 +192,6 @@ def coding(
         sum(walks[piece].saved for piece in pieces) + result,
         sum(walks[piece].flops for piece in pieces),
     )
-
-
-def latent_size(config: HunyuanVAEConfig, extent: Extent) -> Extent:
-    """Return the latents' frames, rows and columns for a clip of so many frames and pixels."""
-    time, side = config.time_compression_ratio, config.spatial_compression_ratio
-    return (extent[0] - 1) // time + 1, (extent[1] - 1) // side + 1, (extent[2] - 1) // side + 1
 
 
 def _time_tiles(config: HunyuanVAEConfig, frames: int, tile: int) -> list[int]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from opensora_cli.planning.mmdit import BlockCounts
 from opensora_models.build import build_autoencoder, build_denoiser
-from schemas.autoencoder import AutoencoderConfig, HunyuanVAEConfig
+from schemas.autoencoder import AutoencoderConfig
 from schemas.denoiser import DenoiserConfig
 from schemas.lora import LoraConfig
 
@@ -46,10 +46,8 @@ def count_denoiser(config: DenoiserConfig, lora: LoraConfig | None = None, tenso
     return DenoiserCounts(_counted(module), whole, adapters)
 
 
-def count_autoencoder(config: AutoencoderConfig) -> Counted | None:
-    """Count an autoencoder; None for a family that this version cannot build."""
-    if not isinstance(config, HunyuanVAEConfig):
-        return None
+def count_autoencoder(config: AutoencoderConfig) -> Counted:
+    """Count an autoencoder."""
     with torch.device("meta"):
         return _counted(build_autoencoder(config))
 

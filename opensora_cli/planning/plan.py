@@ -16,8 +16,6 @@ from opensora_cli.planning.shapes import ClipShape, compression, shapes_of
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import text_encoders
 from opensora_cli.planning.train import DenoiserTraining
-from schemas.autoencoder import AutoencoderConfig, HunyuanVAEConfig
-from schemas.errors import OsoraError
 from schemas.readers import unread_settings
 from schemas.recipes import AnyRecipe, SampleRecipe, TrainRecipe, VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
 
@@ -91,8 +89,7 @@ class Plan:
 def make_plan(recipe: AnyRecipe, target: Target, data: Path | None = None) -> Plan:
     """Plan a recipe. `data` is a table of clips that takes the place of the recipe's.
 
-    Raises OsoraError for a table that training would refuse, sizes of the mesh that do not divide the processes, and an
-    autoencoder that this version cannot count where the autoencoder is all there is.
+    Raises OsoraError for a table that training would refuse, and for sizes of the mesh that do not divide the processes.
     """
     sharing = Sharing(1, 1, 1, target.world_size, 0, False, 0)
     if isinstance(recipe, TrainRecipe | VaeTrainRecipe | SampleRecipe):
@@ -134,11 +131,7 @@ def _estimator(recipe: AnyRecipe, target: Target, sharing: Sharing) -> tuple[Est
             counts = count_denoiser(recipe.model, lora, sharing.tensor)
             autoencoder = count_autoencoder(recipe.ae)
             text, notes = text_encoders(recipe.text)
-            parameters = {"denoiser": counts.counted}
-            if autoencoder is not None:
-                parameters["autoencoder"] = autoencoder
-            else:
-                notes.append(f'ae.type = "{recipe.ae.type}": this version cannot build it; its memory is not counted')
+            parameters = {"denoiser": counts.counted, "autoencoder": autoencoder}
             parameters |= {f"text.{name}": Counted(one.weights, {}) for name, one in text.items()}
             if isinstance(recipe, TrainRecipe):
                 return DenoiserTraining(recipe, device, sharing, counts, autoencoder, text), parameters, notes
@@ -146,12 +139,12 @@ def _estimator(recipe: AnyRecipe, target: Target, sharing: Sharing) -> tuple[Est
                 notes.append("t2i2v: the image model works before the video model and is not counted")
             return Sampling(recipe, device, sharing, counts, autoencoder, text), parameters, notes
         case VaeTrainRecipe():
-            config, counted = _countable(recipe.ae)
-            training = AutoencoderTraining(recipe, config, device, sharing, counted)
+            counted = count_autoencoder(recipe.ae)
+            training = AutoencoderTraining(recipe, recipe.ae, device, sharing, counted)
             return training, {"autoencoder": counted}, _uncounted(recipe)
         case VaeSampleRecipe() | VaeStatsRecipe():
-            config, counted = _countable(recipe.ae)
-            return AutoencoderRun(recipe, config, device, counted), {"autoencoder": counted}, []
+            counted = count_autoencoder(recipe.ae)
+            return AutoencoderRun(recipe, recipe.ae, device, counted), {"autoencoder": counted}, []
         case _:
             assert_never(recipe)
 
@@ -160,16 +153,6 @@ def _uncounted(recipe: VaeTrainRecipe) -> list[str]:
     found = {"discriminator": recipe.discriminator is not None}
     found["vae_loss.perceptual_loss_weight (VGG16)"] = recipe.vae_loss.perceptual_loss_weight > 0
     return [f"{name}: its memory is not counted" for name, there in found.items() if there]
-
-
-def _countable(config: AutoencoderConfig) -> tuple[HunyuanVAEConfig, Counted]:
-    counted = count_autoencoder(config)
-    if counted is None or not isinstance(config, HunyuanVAEConfig):
-        raise OsoraError(
-            f'ae.type = "{config.type}": this version cannot build the autoencoder, and there is nothing else to plan. '
-            'The one it builds is ae.type = "hunyuan_vae".'
-        )
-    return config, counted
 
 
 def _clips(recipe: AnyRecipe, data: Path | None) -> tuple[Clips | None, list[str]]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
-from opensora_cli.planning.hunyuan_vae import coding
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_flops
 from opensora_cli.planning.modules import Counted, DenoiserCounts
 from opensora_cli.planning.precision import Device, Precision
@@ -12,7 +12,6 @@ from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder
 from opensora_cli.planning.train import latent_extent
-from schemas.autoencoder import HunyuanVAEConfig
 from schemas.recipes import SampleRecipe
 
 BLOCKS_HERE = 2
@@ -27,7 +26,7 @@ class Sampling:
     device: Device
     sharing: Sharing
     counts: DenoiserCounts
-    autoencoder: Counted | None
+    autoencoder: Counted
     text: Mapping[str, TextEncoder]
 
     @property
@@ -53,7 +52,7 @@ class Sampling:
         denoiser = sum(size * numbers.get(name, 1) for name, size in sizes.items())
         return {
             "denoiser": denoiser // (self.sharing.sharding.weights * self.sharing.pipeline),
-            "autoencoder": matrix * self.autoencoder.total if self.autoencoder else 0,
+            "autoencoder": matrix * self.autoencoder.total,
             "text encoders": matrix * sum(one.weights for one in self.text.values()),
         }
 
@@ -64,11 +63,10 @@ class Sampling:
         moments = {"encoding the prompts": models["text encoders"] + self._text_working(batch)}
         moments["denoising"] = max(together, models["denoiser"]) + self._denoising(shape, batch)
         flops = self.branches * self.recipe.sampling.num_steps * self._forward(shape)
-        if isinstance(self.recipe.ae, HunyuanVAEConfig):
-            decoding = coding(self.recipe.ae, self._precision, batch, shape.extent, "decode")
-            pixels = 3 * batch * shape.pixels * (matrix + 4)
-            moments["decoding"] = max(together, models["autoencoder"]) + decoding.peak + pixels
-            flops += decoding.flops // batch
+        decoding = coding(self.recipe.ae, self._precision, batch, shape.extent, "decode")
+        pixels = 3 * batch * shape.pixels * (matrix + 4)
+        moments["decoding"] = max(together, models["autoencoder"]) + decoding.peak + pixels
+        flops += decoding.flops // batch
         moment = max(moments, key=lambda name: moments[name])
         return Estimate(
             tokens=self._image_tokens(shape) + self.recipe.text.t5.max_length,

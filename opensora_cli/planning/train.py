@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 
+from opensora_cli.planning.coded import Coding
+from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
-from opensora_cli.planning.hunyuan_vae import Coding, coding
 from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Tokens, mmdit_flops, mmdit_segments
 from opensora_cli.planning.modules import Counted, DenoiserCounts
 from opensora_cli.planning.precision import STATE, Device, Precision
@@ -14,7 +15,6 @@ from opensora_cli.planning.segments import Peak, Segment, update_peak
 from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder
-from schemas.autoencoder import HunyuanVAEConfig
 from schemas.recipes import SampleRecipe, TrainRecipe
 
 MOMENTS = {"AdamW": 2 * STATE, "AdamW8bit": 2}
@@ -36,7 +36,7 @@ class DenoiserTraining:
     device: Device
     sharing: Sharing
     counts: DenoiserCounts
-    autoencoder: Counted | None
+    autoencoder: Counted
     text: Mapping[str, TextEncoder]
 
     @cached_property
@@ -52,9 +52,7 @@ class DenoiserTraining:
             "weights": (STATE * trained + matrix * frozen) // shared,
             "optimizer": moments,
             "average (EMA)": STATE * trained // sharing.optimizer if optim.ema_decay is not None else 0,
-            "autoencoder": matrix * self.autoencoder.total
-            if self.autoencoder and not recipe.dataset.cached_video
-            else 0,
+            "autoencoder": matrix * self.autoencoder.total if not recipe.dataset.cached_video else 0,
             "text encoders": 0
             if recipe.dataset.cached_text
             else matrix * sum(one.weights for one in self.text.values()),
@@ -153,7 +151,7 @@ class DenoiserTraining:
         return [Peak(here + size, 0, here, 0, moment) for moment, size in moments]
 
     def _encoding(self, shape: ClipShape, batch: int) -> Coding | None:
-        if self.recipe.dataset.cached_video or not isinstance(self.recipe.ae, HunyuanVAEConfig):
+        if self.recipe.dataset.cached_video:
             return None
         precision = Precision.of(self.recipe.dtype, self.device, autocast=False)
         return coding(self.recipe.ae, precision, batch, shape.extent, "encode")

@@ -30,7 +30,7 @@ class VaeObjective:
         config = self.recipe.vae_loss
         reconstruction_BCTHW, posterior = self.module(batch.video, draws.generator("posterior"))
         reconstruction = reconstruction_loss(reconstruction_BCTHW, batch.video, config.reconstruction_loss)
-        kl = posterior.kl().float().mean()
+        kl = posterior.kl().float().mean() if posterior is not None else reconstruction.new_zeros(())
         with torch.no_grad():
             quality = psnr(reconstruction_BCTHW, batch.video)
         return reconstruction + config.kl_loss_weight * kl, {

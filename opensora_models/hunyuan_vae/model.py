@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from opensora_models.hunyuan_vae.coders import Decoder, Encoder
-from opensora_models.hunyuan_vae.posterior import DiagonalGaussian
-from opensora_models.hunyuan_vae.tiling import HEIGHT, TIME, WIDTH, Coder, Tiling, tile_space, tile_time
+from opensora_models.hunyuan_vae.streaming import cut, decode_parts, encode_parts
 from opensora_models.hunyuan_vae.weights import LIKELY_CAUSES
+from opensora_models.layers.posterior import DiagonalGaussian
+from opensora_models.layers.tiling import Direction, Tiling, tile_plans, tiled
 from schemas.autoencoder.hunyuan_vae import HunyuanVAEConfig
 from schemas.errors import OsoraError
 
@@ -49,38 +50,44 @@ class HunyuanVAE(nn.Module):
 
     def posterior(self, x_BCTHW: Tensor) -> DiagonalGaussian:
         """Return the distribution of the raw latents, before shift and scale. Moments of tiles are mixed, not samples."""
-        space = Tiling.plan(self.config.sample_size, self._latent_tile, self.config.tile_overlap_factor)
-        time = Tiling.plan(self.config.sample_tsize, self._latent_tile_frames, self.config.tile_overlap_factor)
-        return DiagonalGaussian(self._tiled(x_BCTHW, space, time, lambda x: self.quant_conv(self.encoder(x))))
+        space, time = self._tilings("encode")
+        return DiagonalGaussian(tiled(x_BCTHW, space, time, self._encode_tile, past=1))
 
     def decode(self, z_BCTHW: Tensor) -> Tensor:
         """Return the pixels of scaled latents; values may leave [-1, 1] a little."""
         raw = z_BCTHW / self.config.scale_factor + self.config.shift_factor
-        space = Tiling.plan(self._latent_tile, self.config.sample_size, self.config.tile_overlap_factor)
-        time = Tiling.plan(self._latent_tile_frames, self.config.sample_tsize, self.config.tile_overlap_factor)
-        return self._tiled(raw, space, time, lambda z: self.decoder(self.post_quant_conv(z)))
+        space, time = self._tilings("decode")
+        return tiled(raw, space, time, self._decode_tile, past=1)
+
+    def _encode_tile(self, x_BCTHW: Tensor) -> Tensor:
+        """Return moments: in one go where gradients are wanted, else in parts, which takes less memory (see streaming.py)."""
+        if torch.is_grad_enabled():
+            return self.quant_conv(self.encoder(x_BCTHW))
+        frames = self.config.stream_frames
+        parts = cut(x_BCTHW, None if frames == "whole" else frames)
+        return self.quant_conv(encode_parts(self.encoder, parts, so_far=frames != "whole"))
+
+    def _decode_tile(self, z_BCTHW: Tensor) -> Tensor:
+        z_BCTHW = self.post_quant_conv(z_BCTHW)
+        if torch.is_grad_enabled():
+            return self.decoder(z_BCTHW)
+        frames = self.config.stream_frames
+        latents = None if frames == "whole" else max(1, frames // self.strides[0])
+        return torch.cat(list(decode_parts(self.decoder, z_BCTHW, latents, so_far=frames != "whole")), 2)
+
+    def _tilings(self, direction: Direction) -> tuple[Tiling | None, Tiling | None]:
+        config = self.config
+        space, time = tile_plans(
+            direction,
+            side=(config.sample_size, config.spatial_compression_ratio),
+            frames=(config.sample_tsize, config.time_compression_ratio),
+            overlap=config.tile_overlap_factor,
+            batch=config.tile_batch,
+        )
+        return space if config.use_spatial_tiling else None, time if config.use_temporal_tiling else None
 
     def _scaled(self, raw: Tensor) -> Tensor:
         return self.config.scale_factor * (raw - self.config.shift_factor)
-
-    @property
-    def _latent_tile(self) -> int:
-        return self.config.sample_size // self.config.spatial_compression_ratio
-
-    @property
-    def _latent_tile_frames(self) -> int:
-        return self.config.sample_tsize // self.config.time_compression_ratio
-
-    def _tiled(self, x_BCTHW: Tensor, space: Tiling, time: Tiling, code: Coder) -> Tensor:
-        """Apply `code` whole or, where a tiling is on and the input is larger than its tile, in tiles."""
-
-        def in_space(x: Tensor) -> Tensor:
-            large = max(x.shape[HEIGHT], x.shape[WIDTH]) > space.tile
-            return tile_space(x, space, code) if self.config.use_spatial_tiling and large else code(x)
-
-        if self.config.use_temporal_tiling and x_BCTHW.shape[TIME] > time.tile:
-            return tile_time(x_BCTHW, time, in_space)
-        return in_space(x_BCTHW)
 
 
 def _check(config: HunyuanVAEConfig) -> None:

@@ -7,6 +7,7 @@ convolutions average, the ones after an upsampling smooth. What is left to learn
 """
 
 import math
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,13 @@ LOG_VARIANCE = -6.0
 """Of the posterior: sampling noise of 0.05 does not drown the first latents."""
 
 
-def can_pass_through(model: HunyuanVAE) -> bool:
-    """Whether the model has room for it: RGB in and out, one norm group, eight channels at every width, three latents."""
+def can_pass_through(model: nn.Module) -> TypeGuard[HunyuanVAE]:
+    """Whether a model has room for it.
+
+    That is: this family, RGB in and out, one norm group, eight channels at every width, three latents.
+    """
+    if not isinstance(model, HunyuanVAE):
+        return False
     config = model.config
     return (
         config.in_channels == config.out_channels == 3

@@ -1,6 +1,6 @@
 """The causal video autoencoder of HunyuanVideo."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -91,6 +91,18 @@ class HunyuanVAEConfig(Schema):
         lt=1,
         description="Share of a tile that overlaps its neighbour.",
         json_schema_extra=cost("changes_numerics"),
+    )
+    stream_frames: Annotated[int, Field(ge=4)] | Literal["whole"] = Field(
+        "whole",
+        description="Frames coded at a time where nothing is trained: group norms then use the frames so far instead of all, and "
+        "memory does not grow with the clip.",
+        json_schema_extra=cost("changes_memory", "changes_numerics"),
+    )
+    tile_batch: int = Field(
+        1,
+        ge=1,
+        description="Spatial tiles of a row that are worked on together: faster where a tile leaves the device idle.",
+        json_schema_extra=cost("changes_memory"),
     )
 
     @property

@@ -61,7 +61,6 @@ def test_a_suggested_layer_can_be_laid_over_the_recipe(osora: Osora, tmp_path: P
         (("stage2", "--world-size", "6"), 2, "--world-size 6: parallel.tp_size x sp_size x pp_size = 1 x 4 x 1 = 4"),
         (("tiny/train", "--suggest", "sizes.toml"), 2, "--suggest needs a limit"),
         (("tiny/train", "--data", "none.csv"), 1, "none.csv: no such file"),
-        (("vae/dc_ae",), 1, 'ae.type = "dc_ae"'),
         (("stage1", "--gpu", "rtx4090", "--suggest", "sizes.toml"), 1, "no bucket fits"),
         (("tiny/train", "--set", "optim.lrr=1"), 1, "unknown key"),
     ],

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from opensora_models.hunyuan_vae.blocks import FrameCausalAttention
 from opensora_models.hunyuan_vae.model import HunyuanVAE
-from opensora_models.hunyuan_vae.posterior import DiagonalGaussian
-from opensora_models.hunyuan_vae.tiling import HEIGHT, TIME, Tiling, mix, tile_space, tile_time
+from opensora_models.layers.posterior import DiagonalGaussian
+from opensora_models.layers.tiling import HEIGHT, TIME, Tiling, mix, tile_space, tile_time
 from schemas.autoencoder.hunyuan_vae import HunyuanVAEConfig
 from schemas.errors import OsoraError
 
@@ -139,7 +139,7 @@ def test_temporal_tiles_of_a_local_function_join_seamlessly() -> None:
 
     for frames in (5, 6, 7, 10, 13):
         x = torch.randn(1, 1, frames, 1, 1, generator=torch.Generator().manual_seed(frames))
-        torch.testing.assert_close(tile_time(x, Tiling.plan(4, 8, 0.25), code), code(x), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(tile_time(x, Tiling.plan(4, 8, 0.25), code, past=1), code(x), atol=1e-6, rtol=1e-5)
 
 
 def test_mixing_starts_with_the_old_tile() -> None:

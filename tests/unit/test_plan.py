@@ -151,12 +151,19 @@ def test_sampling_has_no_gradients_and_offloading_lowers_the_peak() -> None:
     assert planned("sample/256px", "sampling.fp8_weights=true").states["denoiser"] < 0.55 * plans[0].states["denoiser"]
 
 
+def test_other_autoencoders_are_counted_too() -> None:
+    plan = planned("vae/dc_ae")
+    assert plan.parameters["autoencoder"].total == 459_462_147
+    assert plan.shapes[0].cost.activations > 0
+    flux = planned("vae/dc_ae", 'ae={ _delete_ = true, type = "autoencoder_2d" }')
+    assert flux.parameters["autoencoder"].total == 83_819_683
+    assert planned("high_compression").states["autoencoder"] == 2 * 459_462_147
+
+
 def test_an_autoencoder_alone() -> None:
     plan = planned("tiny/vae")
     assert plan.states["weights"] == 4 * plan.parameters["autoencoder"].total
     assert plan.shapes[0].cost.activations > 0
-    with pytest.raises(OsoraError, match=r"dc_ae.*nothing else to plan"):
-        planned("vae/dc_ae")
     run = planned("vae/sample_hunyuan", 'buckets={ "256px" = { 33 = [1.0, 1] } }')
     assert run.gradients == run.shapes[0].cost.activations == 0
 

@@ -8,20 +8,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from opensora_cli.planning.hunyuan_vae import coding, latent_size
+from opensora_cli.planning.coded import latent_size
+from opensora_cli.planning.coding import coding
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_flops, mmdit_segments
 from opensora_cli.planning.modules import count_denoiser
 from opensora_cli.planning.precision import Precision
 from opensora_cli.planning.segments import Segment, Sharding, update_peak
+from opensora_cli.planning.traced import LiveStorages
+from opensora_models.dc_ae.model import DCAE
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
-from schemas.autoencoder import HunyuanVAEConfig
+from schemas.autoencoder import DCAEConfig, HunyuanVAEConfig
+from schemas.autoencoder.dc_ae import DCAEShape
 from schemas.denoiser import MMDiTConfig
 
 
 def denoiser(**keys: object) -> MMDiTConfig:
     sizes = {"in_channels": 16, "vec_in_dim": 32, "context_in_dim": 48, "hidden_size": 64, "num_heads": 4}
     return MMDiTConfig.model_validate({**sizes, "axes_dim": (4, 6, 6), "depth": 2, "depth_single_blocks": 3, **keys})
+
+
+TINY_STAGES = {
+    "latent_channels": 8,
+    "width_list": (8, 32, 32),
+    "encoder_depth_list": (1, 1, 1),
+    "decoder_depth_list": (1, 1, 1),
+    "block_type": ("ResBlock", "ResBlock", "EViTS5_GLU"),
+    "temporal_downsample": (True, True, False),
+}
 
 
 class Saved:
@@ -116,6 +130,27 @@ def test_tiles_bound_the_autoencoders_memory() -> None:
     untiled = coding(HunyuanVAEConfig(), precision, 1, (65, 1024, 1024), "encode")
     assert untiled.peak > 10 * large.peak
     assert latent_size(config, (65, 1024, 1024)) == (17, 128, 128)
+
+
+def test_what_a_small_trace_says_of_a_large_clip() -> None:
+    config = DCAEConfig(model_name="custom", shape=DCAEShape.model_validate(TINY_STAGES))
+    precision = Precision.of("fp32", "cpu")
+    for direction in ("encode", "decode"):
+        module = DCAE(config)
+        clip = torch.zeros(2, 3, 16, 32, 48) if direction == "encode" else torch.zeros(2, 8, 4, 8, 12)
+        saved, live = Saved(module), LiveStorages()
+        work = module.encode if direction == "encode" else module.decode
+        with live, torch.no_grad():
+            work(clip)
+        with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+            work(clip)
+        cost = coding(config, precision, 2, (16, 32, 48), direction)
+        assert cost.peak == pytest.approx(live.peak, rel=0.02)
+        assert cost.saved == pytest.approx(saved.total, rel=0.02)
+    tiled = config.model_copy(update={"use_spatial_tiling": True, "spatial_tile_size": 16})
+    small, large = (coding(tiled, precision, 1, (16, side, side), "encode") for side in (32, 128))
+    assert small.peak < large.peak < 1.5 * small.peak
+    assert large.flops > 16 * small.flops
 
 
 def block(number: int, *, recomputed: bool = False, casts: int = 0) -> Segment:

@@ -14,10 +14,13 @@ SAMPLING_SEED = 123
 
 def checks(case: Case) -> Iterator[tuple[str, object, object]]:
     vae = build_vae(case)
-    with torch.no_grad():
-        got = _outputs(case, vae)
+    got = {name: value.detach() for name, value in _outputs(case, vae).items()}
     for name, want in case.outputs.items():
         yield name, got.get(name, f"{name} is nothing that the autoencoder has"), want
+    with torch.no_grad():  # in parts, as everything but training does it
+        yield "moments in parts", vae.posterior(case.inputs["x"]).moments, case.outputs["moments"]
+        yield "rec in parts", vae.decode(got["z"]), case.outputs["rec"]
+        yield "rec_in in parts", vae.decode(case.inputs["z_in"]), case.outputs["rec_in"]
     if "eps" in case.inputs:
         generator = torch.Generator().manual_seed(SAMPLING_SEED)
         yield "eps", torch.randn(case.inputs["eps"].shape, generator=generator), case.inputs["eps"]

@@ -5,11 +5,16 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from opensora_models.autoencoder_2d.model import AutoEncoder2D
+from opensora_models.dc_ae.model import DCAE
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
+from schemas.autoencoder.autoencoder_2d import AutoEncoder2DConfig
 from schemas.autoencoder.hunyuan_vae import HunyuanVAEConfig
 from schemas.denoiser.mmdit import MMDiTConfig
 from tests.parity.case import Case, build_config
+from tests.parity.families.autoencoder_2d import UNUSED
+from tests.parity.families.dc_ae import dc_ae_config
 from tests.parity.runner import NotBuiltError
 
 
@@ -33,4 +38,8 @@ def _build(case: Case) -> nn.Module:
         return MMDiT(build_config(MMDiTConfig, info, ignore=["cache_dir", "note"]))
     if "layers_per_block" in info or case.name.startswith("hunyuan_vae"):
         return HunyuanVAE(build_config(HunyuanVAEConfig, info, ignore=["cache_dir", "note"]))
+    if "width_list" in info.get("encoder", {}):
+        return DCAE(dc_ae_config(info))
+    if "z_channels" in info:
+        return AutoEncoder2D(build_config(AutoEncoder2DConfig, info, ignore=UNUSED))
     raise NotBuiltError(f"osora builds no {case.name}")

@@ -1,0 +1,26 @@
+"""The cost of encoding or decoding, by whichever way there is for the family."""
+
+from typing import Literal, assert_never
+
+from opensora_cli.planning.coded import Coding, Extent
+from opensora_cli.planning.hunyuan_vae import walked_coding
+from opensora_cli.planning.precision import Precision
+from opensora_cli.planning.traced import traced_coding
+from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
+
+
+def coding(
+    config: AutoencoderConfig,
+    precision: Precision,
+    batch: int,
+    extent: Extent,
+    direction: Literal["encode", "decode"],
+) -> Coding:
+    """Return the cost of a batch in tiles where the configuration asks for them; `extent` is in pixels either way."""
+    match config:
+        case HunyuanVAEConfig():
+            return walked_coding(config, precision, batch, extent, direction)
+        case DCAEConfig() | AutoEncoder2DConfig():
+            return traced_coding(config, precision.matrix, batch, extent, direction)
+        case _:
+            assert_never(config)

@@ -1,0 +1,133 @@
+"""Memory and work of an autoencoder by running its own code on the meta device, where tensors have shapes but no numbers.
+
+What is counted is what the code allocates, so nothing here follows the blocks by hand. Workspaces inside an operation are
+not seen, and autocast is stood for by a module that is in the lower precision throughout.
+"""
+
+import weakref
+from functools import lru_cache
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from opensora_cli.planning.coded import Coding, Extent, latent_size
+from opensora_cli.planning.precision import STATE
+from opensora_models.build import build_autoencoder
+from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig
+
+SMALL = (4, 4, 4)
+"""Latents of the clip that is traced for all sizes."""
+
+
+class LiveStorages(TorchDispatchMode):
+    """Counts the bytes of every storage that an operation makes, until it is freed: `now`, and `peak`, the most so far."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sizes: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._see(leaf.untyped_storage())
+        return result
+
+    def _see(self, storage: Any) -> None:
+        key = storage._cdata
+        if key not in self.sizes:
+            self.sizes[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, key)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self.sizes.pop(key)
+
+
+class SavedStorages:
+    """Counts what autograd saves while it is on, each storage once, weights left out."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._weights = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+        self._seen: dict[int, torch.UntypedStorage] = {}
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """Note a tensor that is saved."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._weights:
+            self._seen[storage._cdata] = storage
+        return tensor
+
+    @property
+    def total(self) -> int:
+        """Bytes so far."""
+        return sum(storage.nbytes() for storage in self._seen.values())
+
+
+def traced_coding(
+    config: DCAEConfig | AutoEncoder2DConfig,
+    matrix: int,
+    batch: int,
+    extent: Extent,
+    direction: Literal["encode", "decode"],
+) -> Coding:
+    """Return the cost of a batch of clips of `extent` (pixels either way), `matrix` bytes a number."""
+    if isinstance(config, AutoEncoder2DConfig):
+        return _scaled(_trace(config, matrix, extent, direction), batch, 1)
+    # Its layers, the linear attention among them, cost the same for every pixel: one small trace stands for all sizes.
+    time, side = config.time_compression_ratio, config.spatial_compression_ratio
+    small = (1 if extent[0] == 1 else SMALL[0] * time, SMALL[1] * side, SMALL[2] * side)
+    trace = _trace(
+        config.model_copy(update={"use_spatial_tiling": False, "use_temporal_tiling": False}), matrix, small, direction
+    )
+    pieces = [
+        (frames, rows, columns)
+        for frames in _tiles(extent[0], config.temporal_tile_size, config.use_temporal_tiling, config)
+        for rows in _tiles(extent[1], config.spatial_tile_size, config.use_spatial_tiling, config)
+        for columns in _tiles(extent[2], config.spatial_tile_size, config.use_spatial_tiling, config)
+    ]
+    out = batch * matrix * (3 * prod(extent) if direction == "decode" else _numbers_of_latents(config, extent))
+    largest, everything = max(map(prod, pieces)), sum(map(prod, pieces))
+    cost = _scaled(trace, batch * everything, prod(small))
+    peak = trace.peak * batch * config.tile_batch * largest // prod(small) if len(pieces) > 1 else cost.peak
+    # Coded tiles wait, then they are joined.
+    return Coding(peak + (2 * out if len(pieces) > 1 else 0), cost.saved, cost.flops)
+
+
+def _tiles(size: int, tile: int, used: bool, config: DCAEConfig) -> list[int]:
+    """Return the sizes of the tiles along an axis."""
+    if not used or size <= tile:
+        return [size]
+    return [min(tile, size - start) for start in range(0, size, int(tile * (1 - config.tile_overlap_factor)))]
+
+
+def _numbers_of_latents(config: DCAEConfig, extent: Extent) -> int:
+    return config.latent_channels * prod(latent_size(config, extent))
+
+
+def _scaled(cost: Coding, times: int, over: int) -> Coding:
+    return Coding(cost.peak * times // over, cost.saved * times // over, cost.flops * times // over)
+
+
+@lru_cache(maxsize=64)
+def _trace(config: AutoencoderConfig, matrix: int, extent: Extent, direction: Literal["encode", "decode"]) -> Coding:
+    """Run one clip through the autoencoder."""
+    dtype = torch.float32 if matrix == STATE else torch.bfloat16
+    with torch.device("meta"):
+        module = build_autoencoder(config).to(dtype)
+        sizes = (3, *extent) if direction == "encode" else (module.latent_channels, *module.latent_size(*extent))
+        clip_BCTHW = torch.empty(1, *sizes, dtype=dtype)
+    work = module.encode if direction == "encode" else module.decode
+    with FlopCounterMode(display=False) as flops, LiveStorages() as live, torch.no_grad():
+        work(clip_BCTHW)
+    saved = SavedStorages(module)
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+        work(clip_BCTHW)
+    return Coding(live.peak, saved.total, flops.get_total_flops())
