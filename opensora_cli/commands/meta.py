@@ -36,19 +36,11 @@ def meta(
     require_extra("run")
     from opensora_cli.data.meta import MetaResult, errors_path, partial_path, run_meta
     from opensora_cli.data.meta_columns import wanted_columns
-    from opensora_cli.progress import JobProgress
+    from opensora_cli.progress import counted
 
     if resume and not partial_path(output).is_file():
         typer.echo(f"{partial_path(output)} is not there: nothing to resume, starting from the first file.", err=True)
-    bar: JobProgress | None = None
-
-    def report(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = JobProgress("meta", total, done=done - 1).__enter__()
-        bar.advance()
-
-    try:
+    with counted("meta") as report:
         result: MetaResult = run_meta(
             source,
             output,
@@ -58,9 +50,6 @@ def meta(
             resume=resume,
             report=report,
         )
-    finally:
-        if bar is not None:
-            bar.__exit__(None, None, None)
     if result.resumed:
         typer.echo(f"{result.resumed} files were done before")
     if result.rebased:

@@ -94,8 +94,8 @@ def run_meta(
 ) -> MetaResult:
     """Fill in the columns of every file, and write OUTPUT.
 
-    `report(done, total)` is called after every file. Files that cannot be read, or take more than `timeout` seconds, are
-    left out and listed beside OUTPUT.
+    `report(done, total)` is called at the start and after every file. Files that cannot be read, or take more than `timeout`
+    seconds, are left out and listed beside OUTPUT.
     Raises OsoraError for a bad table, a bad OUTPUT name, a foreign partial file, or when no file could be read.
     """
     if output.suffix.lower() not in (".csv", ".parquet"):
@@ -170,6 +170,8 @@ def _look_at_all(
         size = min(workers, given.rows - resumed)
         pool: WorkerPool[Answer] = WorkerPool(Look(columns, scratch), size, Lost(timeout), limit=timeout)
         stack.enter_context(pool)
+        if report:
+            report(resumed, given.rows)
         for done, answer in enumerate(pool.map(tasks), start=resumed + 1):
             log.add(answer)
             if report:

@@ -214,7 +214,7 @@ def test_killed_and_resumed_is_the_same_as_uninterrupted(tmp_path: Path) -> None
     seen: list[int] = []
     result = run_meta(clips, output, workers=2, resume=True, report=lambda done, _: seen.append(done))
     assert result.resumed == 7
-    assert seen == [8, 9, 10, 11, 12, 13]
+    assert seen == [7, 8, 9, 10, 11, 12, 13]
     assert output.read_bytes() == want.read_bytes()
     assert errors_path(output).read_bytes() == errors_path(want).read_bytes()
     assert not partial_path(output).exists()
