@@ -6,6 +6,7 @@ Prints the median seconds of both and their ratio. Exit code 1 when the answers 
 """
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import av
 
-from opensora_cli.data.meta_worker import Answer, crashed, look_at
+from opensora_cli.data.meta_columns import META_COLUMNS
+from opensora_cli.data.meta_worker import Answer, Look, Lost
 from opensora_cli.data.work_pool import WorkerPool
 
 LEAST_RATIO = 20
@@ -27,13 +29,16 @@ def decode_everything(path: str) -> Answer:
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        return {"num_frames": sum(1 for _ in container.decode(stream))}
+        frames = sum(1 for _ in container.decode(stream))
+    return [frames if name == "num_frames" else None for name in META_COLUMNS]
 
 
 def seconds(pool: WorkerPool[Answer], paths: list[str]) -> tuple[float, list[int]]:
     started = time.perf_counter()
-    answers = dict(pool.map(enumerate(paths * REPEATS)))
-    return time.perf_counter() - started, [answers[number]["num_frames"] for number in range(len(paths))]
+    answers = list(pool.map(paths * REPEATS))
+    took = time.perf_counter() - started
+    place = META_COLUMNS.index("num_frames")
+    return took, [int(answer[place] or 0) for answer in answers[: len(paths)] if not isinstance(answer, str)]
 
 
 def main() -> int:
@@ -48,8 +53,8 @@ def main() -> int:
     if not paths:
         print(f"no clips in {args.folder}", file=sys.stderr)
         return 2
-    ways: dict[str, Callable[[str], Answer]] = {"osora meta": look_at, "decode everything": decode_everything}
-    pools = {name: WorkerPool(work, args.workers, crashed) for name, work in ways.items()}
+    ways: dict[str, Callable[[str], Answer]] = {"osora meta": Look(), "decode everything": decode_everything}
+    pools = {name: WorkerPool(work, args.workers, Lost(math.inf)) for name, work in ways.items()}
     times: dict[str, list[float]] = {name: [] for name in ways}
     counts: dict[str, list[int]] = {}
     for run in range(args.runs + 1):

@@ -1,6 +1,8 @@
 """Writing files so that a reader never meets half of one."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import OsoraError
@@ -31,3 +33,21 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; after the body that file is flushed to disk and renamed to `path`.
+
+    If the body raises, it is removed and the old file stays. Raises OsoraError with the reason when the disk refuses.
+    """
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise OsoraError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """Progress of long jobs: a live bar on a terminal, plain lines anywhere else."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -65,3 +66,24 @@ class TrainingProgress(JobProgress):
             f"loss {record['loss']:.4f}  grad {record['grad_norm']:.3g}  lr {record['lr']:.2e}  "
             f"{record['step_seconds']:.2f} s/step  {record['samples_per_second']:.1f} clips/s"
         )
+
+
+@contextmanager
+def counted(title: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Yield `report(done, total)` for a job that finds out its total itself; the display starts with the first call."""
+    bar: JobProgress | None = None
+    before = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal bar, before
+        if bar is None:
+            bar = JobProgress(title, total, done=done, console=console).__enter__()
+        elif done > before:
+            bar.advance(steps=done - before)
+        before = done
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.__exit__(None, None, None)

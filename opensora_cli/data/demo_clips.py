@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from opensora_cli.data.demo_text import make_tiny_text_encoders
 from opensora_cli.data.media import Pixels
-from opensora_cli.data.meta_columns import META_COLUMNS, meta_row
+from opensora_cli.data.meta_columns import META_COLUMNS, meta_cells
 from opensora_cli.data.probe import probe
 
 COLOURS = {
@@ -68,7 +68,8 @@ def prepare_demo(out: Path, clips: int = 48, seed: int = 0) -> None:
         clip = draw_clip(seed, number)
         path = out / "clips" / f"{number:04d}.mp4"
         write_mp4(path, clip_frames(clip), clip.fps)
-        rows.append({"path": f"clips/{path.name}", "text": clip.caption, **meta_row(probe(str(path)))})
+        found = zip(META_COLUMNS, meta_cells(probe(str(path))), strict=True)
+        rows.append({"path": f"clips/{path.name}", "text": clip.caption, **dict(found)})
     with (out / "meta.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, ["path", "text", *META_COLUMNS])
         table.writeheader()

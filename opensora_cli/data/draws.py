@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     ROW_ORDER = 2
     BATCH_ORDER = 3
     CLIP_START = 4
+    SHARD_ORDER = 5
 
 
 def hashes(purpose: Purpose, seed: int, epoch: int, rows: Sizes, slot: int = 0) -> UInt64s:
