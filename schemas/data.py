@@ -33,12 +33,31 @@ class DatasetConfig(Schema):
     )
     cached_video: bool = Field(
         False,
-        description="Read latents that `osora cache` wrote instead of encoding the clips.",
-        json_schema_extra=cost("changes_numerics", "changes_memory"),
+        description="Read latents that `osora cache` wrote instead of decoding and encoding the clips.",
+        json_schema_extra=cost("breaks_resume", "changes_numerics", "changes_memory"),
     )
     cached_text: bool = Field(
         False,
         description="Read text features that `osora cache` wrote instead of encoding the captions.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    cache_dir: str = Field(
+        "auto", description='Folder of `osora cache`; auto is the table\'s own name with ".cache" behind it.'
+    )
+    cached_windows: int = Field(
+        1,
+        ge=1,
+        description="Windows (and buckets) drawn for each clip and cached; epoch e uses number e modulo this.",
+        json_schema_extra=cost("breaks_resume", "changes_numerics", "needs_recache"),
+    )
+    cached_dtype: Literal["recipe", "bf16", "fp16", "fp32"] = Field(
+        "recipe",
+        description="Precision on disk; recipe is that of `dtype`, which loses nothing.",
+        json_schema_extra=cost("changes_numerics", "needs_recache"),
+    )
+    on_cache_miss: Literal["error", "encode"] = Field(
+        "error",
+        description="What is not cached as the recipe wants it stops the run, or is encoded while it trains.",
         json_schema_extra=cost("changes_memory"),
     )
     num_workers: int = Field(

@@ -18,8 +18,6 @@ UNREAD: Mapping[str, str] = {
     "ae.spatial_tile_size": "All autoencoders of Open-Sora 2.0, and training them",
     "ae.temporal_tile_size": "All autoencoders of Open-Sora 2.0, and training them",
     "ae.z_channels": "All autoencoders of Open-Sora 2.0, and training them",
-    "dataset.cached_text": "Data that keeps the GPUs busy and never lies",
-    "dataset.cached_video": "Data that keeps the GPUs busy and never lies",
     "discriminator": "All autoencoders of Open-Sora 2.0, and training them",
     "logging.wandb_project": "Training at scale",
     "lora": "Training at scale",
