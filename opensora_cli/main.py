@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("opensora_cli.commands.config", "app"),
     "recipes": ("opensora_cli.commands.recipes", "app"),
     "meta": ("opensora_cli.commands.meta", "meta"),
+    "cache": ("opensora_cli.commands.cache", "cache"),
     "train": ("opensora_cli.commands.train", "train"),
     "vae-train": ("opensora_cli.commands.train", "vae_train"),
     "sample": ("opensora_cli.commands.sample", "sample"),

@@ -73,6 +73,10 @@ class DatasetConfig(Schema):
         0.05, ge=0, le=1, description="Share of unreadable clips, of those read so far, at which the run stops."
     )
 
+    def window(self, epoch: int) -> int:
+        """Return the number of the draws of buckets and windows that an epoch uses: cached ones come round again."""
+        return epoch % self.cached_windows if self.cached_video else epoch
+
 
 def _frame_count(key: Any) -> Any:
     """TOML keys are always strings: `33 = [1.0, 12]` has the key "33"; "033" would be the same bucket a second time."""

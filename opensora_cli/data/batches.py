@@ -68,15 +68,17 @@ class EpochPlan:
         return sum(self.buckets.shape(key).batch_size for key, _ in self.cuts)
 
 
-def plan_epoch(manifest: Manifest, buckets: Buckets, fps_max: float | None, *, seed: int, epoch: int) -> EpochPlan:
-    """Return the batches of an epoch.
+def plan_epoch(
+    manifest: Manifest, buckets: Buckets, fps_max: float | None, *, seed: int, epoch: int, window: int | None = None
+) -> EpochPlan:
+    """Return the batches of an epoch, with the buckets drawn for `window`; without one, for the epoch itself.
 
     Each bucket's rows are shuffled and cut into full batches (what is left over waits for another epoch's order), and all
     batches are shuffled. Every order comes from hashes of (seed, epoch, row): no state, and no list to store for a resume.
     Raises OsoraError when no clip fits any bucket or no bucket fills a batch, with the numbers and what to change.
     """
     columns = manifest.frames, manifest.heights, manifest.widths, manifest.fps
-    assignment = buckets.assign(*columns, fps_max, seed=seed, epoch=epoch)
+    assignment = buckets.assign(*columns, fps_max, seed=seed, epoch=epoch if window is None else window)
     placed = np.flatnonzero(assignment.bucket >= 0)
     if not len(placed):
         raise OsoraError(_nothing_fits(manifest, buckets, assignment))

@@ -18,7 +18,7 @@ from schemas.data import DatasetConfig
 class EpochRequests(Sequence[BatchRequest]):
     """The requests of an epoch, each made when it is asked for: paths and captions of a large table are not sent around.
 
-    Where a clip's window starts is drawn from (seed, epoch, row) alone.
+    Where a clip's window starts is drawn from (seed, window, row) alone; `DatasetConfig.window` gives an epoch's window.
     """
 
     def __init__(self, manifest: Manifest, buckets: Buckets, config: DatasetConfig, seed: int) -> None:
@@ -28,12 +28,12 @@ class EpochRequests(Sequence[BatchRequest]):
         self.seed = seed
         self.served = 0
         """How often other batches were taken on."""
-        self._epoch = 0
+        self._window = 0
         self._planned: list[PlannedBatch] = []
 
-    def take(self, planned: list[PlannedBatch], epoch: int) -> None:
+    def take(self, planned: list[PlannedBatch], window: int) -> None:
         """Go over to other batches."""
-        self._planned, self._epoch = planned, epoch
+        self._planned, self._window = planned, window
         self.served += 1
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class EpochRequests(Sequence[BatchRequest]):
         """Return the request of the batch at `place`."""
         batch = self._planned[place]
         rows = np.array([*batch.rows, *batch.substitutes], dtype=np.int64)
-        draws = uniforms(Purpose.CLIP_START, self.seed, self._epoch, rows)
+        draws = uniforms(Purpose.CLIP_START, self.seed, self._window, rows)
         shape = self.buckets.shape(batch.bucket)
         clips = [self._clip(row, draw, shape.frames) for row, draw in zip(rows.tolist(), draws.tolist(), strict=True)]
         first = len(batch.rows)
