@@ -21,7 +21,9 @@ def cache(
         int | None,
         typer.Option(min=1, help="Windows drawn for each clip: --set dataset.cached_windows=K.", show_default=False),
     ] = None,
-    shard_mib: Annotated[int, typer.Option(min=1, help="Size of a shard; a killed job loses less than one.")] = 256,
+    shard_mib: Annotated[
+        float, typer.Option(min=0.001, help="Size of a shard in MiB; a killed job loses less than one.")
+    ] = 256,
     verify: Annotated[bool, typer.Option("--verify", help="Read the cache back, name damaged shards, stop.")] = False,
 ) -> None:
     """Encode the clips and captions of a train recipe once; `osora train` reads them with dataset.cached_video and cached_text.

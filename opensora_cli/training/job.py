@@ -95,7 +95,7 @@ def make_loader(recipe: Trainable, process: Process) -> Loader:
     loader = build_loader(
         recipe.dataset,
         recipe.buckets,
-        compression=pixels_per_token(recipe),
+        compression=recipe.pixels_per_token,
         seed=recipe.seed,
         dp_rank=process.rank,
         dp_size=process.world_size,
@@ -103,14 +103,9 @@ def make_loader(recipe: Trainable, process: Process) -> Loader:
         cached=cached,
     )
     if cached is not None and isinstance(recipe, TrainRecipe):
-        check_passes(cached, recipe, loader.fingerprint, pixels_per_token(recipe), notes)
+        check_passes(cached, recipe, loader.fingerprint, recipe.pixels_per_token, notes)
     loader.notes += notes
     return loader
-
-
-def pixels_per_token(recipe: Trainable) -> int:
-    """Return the pixels that a token covers along each side: what buckets' sizes are multiples of."""
-    return recipe.ae.spatial_compression_ratio * (recipe.model.patch_size if isinstance(recipe, TrainRecipe) else 1)
 
 
 def make_objective(recipe: Trainable, process: Process, cached: CachedInputs | None = None) -> Objective:

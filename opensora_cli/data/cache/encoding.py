@@ -4,6 +4,7 @@ Legend: B batch, C channels, M moments, T frames, H W pixels.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from opensora_cli.data.cache.inputs import TEXT_PARTS, WHOLE, CutPlan, Parts
 from opensora_cli.data.cache.keys import part_name
 from opensora_models.diffusion.condition import cut_frames
 from opensora_models.hunyuan_vae.model import HunyuanVAE
-from opensora_models.text.encoders import TextEncoders
+
+if TYPE_CHECKING:
+    from opensora_models.text.encoders import TextEncoders
 
 STORED = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -40,7 +43,7 @@ def encode_clips(
 
 
 @torch.no_grad()
-def encode_captions(encoders: TextEncoders, captions: Sequence[str], stored: torch.dtype) -> list[Parts]:
+def encode_captions(encoders: "TextEncoders", captions: Sequence[str], stored: torch.dtype) -> list[Parts]:
     """Return the entries of captions."""
     features: tuple[Tensor, Tensor] = encoders.t5(captions), encoders.clip(captions)
     t5, clip = (feature.to("cpu", stored) for feature in features)

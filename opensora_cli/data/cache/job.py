@@ -36,7 +36,6 @@ from opensora_cli.distributed.process import DTYPES, Process
 from opensora_cli.progress import JobProgress
 from opensora_cli.training.frozen import frozen_autoencoder
 from opensora_cli.training.interrupt import Interrupt
-from opensora_cli.training.job import pixels_per_token
 from opensora_models.build import build_text_encoders
 from schemas.errors import OsoraError
 from schemas.recipes import TrainRecipe
@@ -75,14 +74,14 @@ class CacheJob:
         return any_process(self.process, self.interrupt.signal is not None)
 
 
-def run_cache(recipe: TrainRecipe, *, latents: bool, text: bool, shard_mib: int, console: Console) -> int:
+def run_cache(recipe: TrainRecipe, *, latents: bool, text: bool, shard_mib: float, console: Console) -> int:
     """Cache latents and text features of a recipe's clips; return the exit code (0, 130 or 143).
 
     Raises OsoraError where data or weights are missing, or the disk refuses; complete shards stay.
     """
     with launched_process(recipe.device) as process, Interrupt() as interrupt:
-        manifest, buckets = open_table(recipe.dataset, recipe.buckets, pixels_per_token(recipe))
-        job = CacheJob(recipe, manifest, buckets, process, interrupt, shard_mib << 20, console)
+        manifest, buckets = open_table(recipe.dataset, recipe.buckets, recipe.pixels_per_token)
+        job = CacheJob(recipe, manifest, buckets, process, interrupt, int(shard_mib * 2**20), console)
         cache = cache_folder(recipe)
         keys = _keys(job, cache, latents=latents, text=text)
         for key in keys:

@@ -9,7 +9,7 @@ from opensora_cli.data.cache.index import open_index, read_manifest
 from opensora_cli.data.cache.keys import cache_folder, latents_key, text_key
 from opensora_cli.data.cache.opening import MEMO
 from opensora_cli.data.cache.reader import find_cache
-from opensora_cli.data.cache.shards import checksum, damaged
+from opensora_cli.data.cache.shards import checksum, damaged, read_header
 from opensora_cli.data.cache.weight_files import WeightFiles
 from opensora_cli.progress import JobProgress
 from schemas.errors import OsoraError
@@ -44,29 +44,30 @@ def damaged_shards(folder: Path, display: JobProgress) -> list[str]:
     found = []
     for number, shard in enumerate(manifest["shards"]):
         rows = index.table[:, index.table[2] == number]
-        wanted = {_name(high, low): value for high, low, _, value in rows.T.tolist()}
+        wanted = {(high, low): value for high, low, _, value in rows.T.tolist()}
         try:
-            _check(folder / shard, wanted)
+            _check(folder / shard, wanted, manifest["unreadable"])
         except OsoraError as error:
             found.append(str(error))
         display.advance(f"{len(found)} damaged")
     return found
 
 
-def _check(path: Path, wanted: dict[str, int]) -> None:
+def _check(path: Path, wanted: dict[tuple[int, int], int], unreadable: dict[str, str]) -> None:
+    header = read_header(path)
+    listed = {(high, low): value for (high, low), value in zip(header.names.tolist(), header.checksums, strict=True)}
+    if listed != wanted or not header.unreadable.items() <= unreadable.items():
+        raise OsoraError(damaged(path, "its header lists other entries than the index"))
     try:
         with safe_open(path, framework="pt") as file:
             parts: dict[str, list[str]] = {}
             for key in file.keys():  # noqa: SIM118 - no dict
                 name, _, part = key.partition(".")
                 parts.setdefault(name, []).append(part)
-            for name, value in wanted.items():
+            for (high, low), value in wanted.items():
+                name = (high.to_bytes(8, "little") + low.to_bytes(8, "little")).hex()
                 tensors = {part: file.get_tensor(f"{name}.{part}") for part in parts.get(name, ())}
                 if checksum(tensors) != value:
                     raise OsoraError(damaged(path, f"entry {name} has other bytes than were written"))
     except (SafetensorError, OSError) as error:
         raise OsoraError(damaged(path, f"it cannot be read ({error})")) from error
-
-
-def _name(high: int, low: int) -> str:
-    return (high.to_bytes(8, "little") + low.to_bytes(8, "little")).hex()
