@@ -73,6 +73,16 @@ class DatasetConfig(Schema):
         0.05, ge=0, le=1, description="Share of unreadable clips, of those read so far, at which the run stops."
     )
 
+    @property
+    def encodes_clips(self) -> bool:
+        """Whether a run may have to encode a clip, and needs the autoencoder for that."""
+        return not self.cached_video or self.on_cache_miss == "encode"
+
+    @property
+    def encodes_text(self) -> bool:
+        """Whether a run may have to encode a caption, and needs the text encoders for that."""
+        return not self.cached_text or self.on_cache_miss == "encode"
+
     def window(self, epoch: int) -> int:
         """Return the number of the draws of buckets and windows that an epoch uses: cached ones come round again."""
         return epoch % self.cached_windows if self.cached_video else epoch

@@ -31,6 +31,7 @@ def cache(
     Run again, it adds what is missing: after a stop, a full disk, or new clips. Several processes share the work under
     `torchrun --nproc-per-node N -m opensora_cli.main cache RECIPE`.
     """
+    from schemas.errors import UsageError
     from schemas.recipes import TrainRecipe
     from schemas.resolve import resolve
 
@@ -45,6 +46,8 @@ def cache(
     from opensora_cli.data.cache.job import run_cache
     from opensora_cli.data.cache.verifying import verify_cache
 
+    if not latents and not text:
+        raise UsageError("--no-latents and --no-text leave nothing to do. Drop one of them.")
     if verify:
         raise typer.Exit(verify_cache(resolved.recipe, latents=latents, text=text, console=Console()))
     code = run_cache(resolved.recipe, latents=latents, text=text, shard_mib=shard_mib, console=Console())

@@ -37,10 +37,9 @@ class DenoiserObjective:
         self.module.float().train()
         if recipe.memory.grad_checkpoint:
             self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
-        encodes_clips = cached is None or cached.latents is None or cached.encode_misses
-        self.ae = frozen_autoencoder(recipe, device if encodes_clips else torch.device("meta"))
+        self.ae = frozen_autoencoder(recipe, device if recipe.dataset.encodes_clips else torch.device("meta"))
         self.text: TextEncoders | None = None
-        if cached is None or cached.text is None or cached.encode_misses:
+        if recipe.dataset.encodes_text:
             self.text = build_text_encoders(recipe.text, DTYPES[recipe.dtype], device)
         null = cached.captions([""]).to(device) if cached and cached.text else self._features([""])
         self._null_t5_1LD, self._null_clip_1D = null.t5, null.clip

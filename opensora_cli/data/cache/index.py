@@ -5,7 +5,6 @@ one step, so a reader meets one whole state or the other. The index is sorted by
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import BytesIO
@@ -74,7 +73,8 @@ def write_index(folder: Path, key: CacheKey, done: Facts, windows: int) -> Colle
     Raises OsoraError when the disk refuses; the manifest of before is then still good.
     """
     collected = collect(folder)
-    passes = [old for old in _passes(folder) if old["facts"] != done]
+    before = read_manifest(folder) if (folder / MANIFEST).is_file() else None
+    passes = [old for old in before["passes"] if old["facts"] != done] if before else []
     data = BytesIO()
     np.save(data, collected.index.table, allow_pickle=False)
     index = f"index-{blake2b(data.getvalue(), digest_size=16).hexdigest()}.npy"
@@ -88,8 +88,9 @@ def write_index(folder: Path, key: CacheKey, done: Facts, windows: int) -> Colle
         "passes": [*passes, {"facts": done, "windows": windows}],
     }
     write_text(folder / MANIFEST, json.dumps({"checksum": _digest(body), **body}, indent=1) + "\n")
+    in_use = {index, before["index"]} if before else {index}
     for old in folder.glob("index-*.npy"):
-        if old.name != index:
+        if old.name not in in_use:  # a run that reads the state of before may still open its index
             old.unlink()
     return collected
 
@@ -119,11 +120,6 @@ def open_index(folder: Path, name: str, *, check: bool) -> Index:
 
 
 _MEND = "Remove it and run `osora cache` again: it is made anew from the shards."
-
-
-def _passes(folder: Path) -> Sequence[dict[str, Any]]:
-    """Return the passes an older manifest lists."""
-    return read_manifest(folder)["passes"] if (folder / MANIFEST).is_file() else ()
 
 
 def _digest(body: object) -> str:

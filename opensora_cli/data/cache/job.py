@@ -4,7 +4,9 @@ A pass first looks at what complete shards hold, so that a job that was stopped,
 is missing.
 """
 
+import fcntl
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,25 +81,48 @@ def run_cache(recipe: TrainRecipe, *, latents: bool, text: bool, shard_mib: floa
 
     Raises OsoraError where data or weights are missing, or the disk refuses; complete shards stay.
     """
-    with launched_process(recipe.device) as process, Interrupt() as interrupt:
+    with launched_process(recipe.device) as process, Interrupt() as interrupt, ExitStack() as stack:
         manifest, buckets = open_table(recipe.dataset, recipe.buckets, recipe.pixels_per_token)
         job = CacheJob(recipe, manifest, buckets, process, interrupt, int(shard_mib * 2**20), console)
         cache = cache_folder(recipe)
+        if process.is_main:
+            stack.enter_context(only_job(cache))
         keys = _keys(job, cache, latents=latents, text=text)
         for key in keys:
             step = _cache_latents if key.kind == "latents" else _cache_text
             if not step(job, key, _prepare(job, key.folder(cache))):
                 job.say("stopped; `osora cache` again goes on from there")
                 return interrupt.exit_code or 1
+        job.say(_how_to_use(recipe, keys))
         return 0
+
+
+@contextmanager
+def only_job(cache: Path) -> Iterator[None]:
+    """Make the cache's folder and lock it: two jobs would take one another's shards. Raises OsoraError if another has it."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        file = (cache / ".lock").open("w")
+    except OSError as error:
+        raise OsoraError(f"cannot write to the folder {cache}: {error.strerror}. Set dataset.cache_dir.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OsoraError(f"{cache}: another `osora cache` writes to it. Wait for its end.") from error
+        yield
+
+
+def _how_to_use(recipe: TrainRecipe, keys: list[CacheKey]) -> str:
+    names = {"latents": "dataset.cached_video=true", "text": "dataset.cached_text=true"}
+    sets = [names[key.kind] for key in keys]
+    if keys[0].kind == "latents" and recipe.dataset.cached_windows > 1:
+        sets.append(f"dataset.cached_windows={recipe.dataset.cached_windows}")
+    return "to train from it: " + " ".join(f"--set {text}" for text in sets)
 
 
 def _keys(job: CacheJob, cache: Path, *, latents: bool, text: bool) -> list[CacheKey]:
     """Fingerprint the encoders. The first process keeps the fingerprints, so that training need not make them again."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OsoraError(f"cannot make the folder {cache}: {error.strerror}. Set dataset.cache_dir.") from error
     job.say(f"cache: {cache}")
     files = WeightFiles(cache / MEMO)
     keys = [latents_key(job.recipe, files)] if latents else []
