@@ -9,14 +9,19 @@ from schemas.errors import OsoraError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` aside, flush it to disk and rename it to `path`; the old file stays until then.
+    """Write `text` as `write_bytes` does, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` aside, flush it to disk and rename it to `path`; the old file stays until then.
 
     Raises OsoraError with the reason when the disk refuses.
     """
     aside = path.with_name(f".{path.name}.partial")
     try:
-        with aside.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "meta": ("opensora_cli.commands.meta", "meta"),
     "shard": ("opensora_cli.commands.shard", "shard"),
     "data": ("opensora_cli.commands.data", "app"),
+    "cache": ("opensora_cli.commands.cache", "cache"),
     "train": ("opensora_cli.commands.train", "train"),
     "vae-train": ("opensora_cli.commands.train", "vae_train"),
     "sample": ("opensora_cli.commands.sample", "sample"),

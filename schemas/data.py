@@ -36,12 +36,31 @@ class DatasetConfig(Schema):
     )
     cached_video: bool = Field(
         False,
-        description="Read latents that `osora cache` wrote instead of encoding the clips.",
-        json_schema_extra=cost("changes_numerics", "changes_memory"),
+        description="Read latents that `osora cache` wrote instead of decoding and encoding the clips.",
+        json_schema_extra=cost("breaks_resume", "changes_numerics", "changes_memory"),
     )
     cached_text: bool = Field(
         False,
         description="Read text features that `osora cache` wrote instead of encoding the captions.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    cache_dir: str = Field(
+        "auto", description='Folder of `osora cache`; auto is the table\'s own name with ".cache" behind it.'
+    )
+    cached_windows: int = Field(
+        1,
+        ge=1,
+        description="Windows (and buckets) drawn for each clip and cached; epoch e uses number e modulo this.",
+        json_schema_extra=cost("breaks_resume", "changes_numerics", "needs_recache"),
+    )
+    cached_dtype: Literal["recipe", "bf16", "fp16", "fp32"] = Field(
+        "recipe",
+        description="Precision on disk; recipe is that of `dtype`, which loses nothing.",
+        json_schema_extra=cost("changes_numerics", "needs_recache"),
+    )
+    on_cache_miss: Literal["error", "encode"] = Field(
+        "error",
+        description="What is not cached as the recipe wants it stops the run, or is encoded while it trains.",
         json_schema_extra=cost("changes_memory"),
     )
     num_workers: int = Field(
@@ -56,6 +75,20 @@ class DatasetConfig(Schema):
     max_bad_share: float = Field(
         0.05, ge=0, le=1, description="Share of unreadable clips, of those read so far, at which the run stops."
     )
+
+    @property
+    def encodes_clips(self) -> bool:
+        """Whether a run may have to encode a clip, and needs the autoencoder for that."""
+        return not self.cached_video or self.on_cache_miss == "encode"
+
+    @property
+    def encodes_text(self) -> bool:
+        """Whether a run may have to encode a caption, and needs the text encoders for that."""
+        return not self.cached_text or self.on_cache_miss == "encode"
+
+    def window(self, epoch: int) -> int:
+        """Return the number of the draws of buckets and windows that an epoch uses: cached ones come round again."""
+        return epoch % self.cached_windows if self.cached_video else epoch
 
 
 def _frame_count(key: Any) -> Any:

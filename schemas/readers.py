@@ -8,8 +8,6 @@ from pydantic import BaseModel
 from schemas.recipes import AnyRecipe
 
 UNREAD: Mapping[str, str] = {
-    "dataset.cached_text": "Data that keeps the GPUs busy and never lies",
-    "dataset.cached_video": "Data that keeps the GPUs busy and never lies",
     "discriminator": "All autoencoders of Open-Sora 2.0, and training them",
     "logging.wandb_project": "Training at scale",
     "lora": "Training at scale",

@@ -53,6 +53,11 @@ class ClipsRecipe(Recipe):
     )
     ae: AutoencoderConfig = Field(HunyuanVAEConfig.model_construct(), description="The autoencoder.")
 
+    @property
+    def pixels_per_token(self) -> int:
+        """Pixels of a side that buckets' sizes are multiples of."""
+        return self.ae.spatial_compression_ratio
+
 
 class RunRecipe(ClipsRecipe):
     """What every kind of training has."""
@@ -87,6 +92,11 @@ class TrainRecipe(RunRecipe):
         description="Train low-rank adapters and freeze the denoiser; unset trains all of it.",
         json_schema_extra=cost("breaks_resume", "changes_memory", "changes_numerics"),
     )
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Pixels of a side that one token covers."""
+        return self.ae.spatial_compression_ratio * self.model.patch_size
 
 
 class VaeTrainRecipe(RunRecipe):

@@ -117,15 +117,17 @@ class RankBatches(Sequence[PlannedBatch]):
         return self._plan.batch(int(self.numbers[place]))
 
 
-def plan_epoch(manifest: Manifest, buckets: Buckets, fps_max: float | None, *, seed: int, epoch: int) -> EpochPlan:
-    """Return the batches of an epoch.
+def plan_epoch(
+    manifest: Manifest, buckets: Buckets, fps_max: float | None, *, seed: int, epoch: int, window: int | None = None
+) -> EpochPlan:
+    """Return the batches of an epoch, with the buckets drawn for `window`; without one, for the epoch itself.
 
     Each bucket's rows are shuffled and cut into full batches (what is left over waits for another epoch's order), and all
     batches are shuffled. Every order comes from hashes of (seed, epoch, row): no state, and no list to store for a resume.
     Raises OsoraError when no clip fits any bucket or no bucket fills a batch, with the numbers and what to change.
     """
     columns = manifest.frames, manifest.heights, manifest.widths, manifest.fps
-    assignment = buckets.assign(*columns, fps_max, seed=seed, epoch=epoch)
+    assignment = buckets.assign(*columns, fps_max, seed=seed, epoch=epoch if window is None else window)
     orders = _shuffled_rows(assignment, buckets, seed, epoch)
     if not orders:
         raise OsoraError(_nothing_fits(manifest, buckets, assignment))

@@ -4,7 +4,9 @@ A request carries everything a worker needs, so that workers hold no table and t
 Legend: B batch, C channels, T frames, H W pixels.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 import torch
 from einops import rearrange
@@ -12,10 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from opensora_cli.data.buckets import BucketKey, Shape
+from opensora_cli.data.cache.inputs import CachedInputs, CachedLatents, CachedText, NotCachedError, stack_parts
 from opensora_cli.data.frames import crop_indices
 from opensora_cli.data.media import UnreadableClip, is_image
 from opensora_cli.data.transforms import TransformName, transform_image, transform_video
 from opensora_cli.data.video import read_clip, read_frames
+from schemas.errors import OsoraError
 
 BadClip = tuple[int, str, str]
 """(row, path, reason)."""
@@ -50,6 +54,7 @@ class Batch:
 
     `video` is (B, 3, T, H, W) float32 in [-1, 1]; `text` the captions with their suffixes; `rows` row numbers of the table;
     `fps` frames per second after the frame-rate limit, 0 where unknown; `bad` the clips that substitutes stand in for.
+    From a cache come `latents`, and `video` has no frames then (T = 0); and `features`, in place of encoding `text`.
     """
 
     video: Tensor
@@ -58,14 +63,26 @@ class Batch:
     bucket: BucketKey
     fps: list[float]
     bad: list[BadClip]
+    latents: CachedLatents | None = None
+    features: CachedText | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with its pixels on a device; from pinned memory the copy overlaps with other work."""
-        return replace(self, video=self.video.to(device, non_blocking=True))
+        return replace(
+            self,
+            video=self.video.to(device, non_blocking=True),
+            latents=self.latents.to(device) if self.latents else None,
+            features=self.features.to(device) if self.features else None,
+        )
 
     def pin_memory(self) -> "Batch":
         """Return the batch with its pixels in page-locked memory; the loader calls this."""
-        return replace(self, video=self.video.pin_memory())
+        return replace(
+            self,
+            video=self.video.pin_memory(),
+            latents=self.latents.pin_memory() if self.latents else None,
+            features=self.features.pin_memory() if self.features else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -75,38 +92,89 @@ class LostBatch:
     reason: str
 
 
-class ClipDataset(Dataset[Batch | LostBatch]):
-    """Turns batch requests into batches."""
+Read = TypeVar("Read")
 
-    def __init__(self, transform: TransformName) -> None:
+
+@dataclass(frozen=True)
+class Filled(Generic[Read]):
+    """A batch's clips, what was read of each, and the ones that others stand in for."""
+
+    clips: list[ClipRequest] = field(default_factory=list)
+    values: list[Read] = field(default_factory=list)
+    bad: list[BadClip] = field(default_factory=list)
+
+
+class ClipDataset(Dataset[Batch | LostBatch]):
+    """Turns batch requests into batches, of pixels or of what a cache holds."""
+
+    def __init__(self, transform: TransformName, cached: CachedInputs | None = None) -> None:
         self.transform: TransformName = transform
+        self.cached = cached
 
     def __getitem__(self, request: BatchRequest) -> Batch | LostBatch:
-        """Return the batch, or LostBatch when a clip cannot be read and no substitute is left."""
-        waiting = list(request.substitutes)
-        videos: list[Tensor] = []
-        clips: list[ClipRequest] = []
-        bad: list[BadClip] = []
-        for wanted in request.clips:
-            clip, video_CTHW = wanted, None
-            while video_CTHW is None:
-                try:
-                    video_CTHW = read_training_clip(clip, request.shape, self.transform)
-                except UnreadableClip as error:
-                    bad.append((clip.row, clip.path, error.reason))
-                    if not waiting:
-                        return LostBatch(_no_substitute(request, bad))
-                    clip = waiting.pop(0)
-            videos.append(video_CTHW)
-            clips.append(clip)
-        return Batch(
-            video=torch.stack(videos),
-            text=[clip.text for clip in clips],
-            rows=[clip.row for clip in clips],
-            bucket=request.bucket,
-            fps=[clip.fps for clip in clips],
-            bad=bad,
-        )
+        """Return the batch, or LostBatch when a clip cannot be read, or is not cached, and nothing stands in."""
+        try:
+            return self._with_features(self._clips(request))
+        except OsoraError as error:
+            return LostBatch(str(error))
+
+    def _clips(self, request: BatchRequest) -> Batch:
+        if self.cached is not None and self.cached.latents is not None:
+            try:
+                return self._latents(request, self.cached)
+            except NotCachedError:
+                if not self.cached.encode_misses:
+                    raise
+        filled = fill(request, lambda clip: read_training_clip(clip, request.shape, self.transform))
+        return _batch(request, filled, torch.stack(filled.values))
+
+    def _latents(self, request: BatchRequest, cached: CachedInputs) -> Batch:
+        filled = fill(request, lambda clip: cached.clip(clip, request.shape))
+        no_pixels = torch.empty(len(filled.clips), 3, 0, request.shape.height, request.shape.width)
+        return replace(_batch(request, filled, no_pixels), latents=stack_parts(filled.values))
+
+    def _with_features(self, batch: Batch) -> Batch:
+        if self.cached is None or self.cached.text is None:
+            return batch
+        try:
+            return replace(batch, features=self.cached.captions(batch.text))
+        except NotCachedError:
+            if not self.cached.encode_misses:
+                raise
+            return batch
+
+
+def fill(request: BatchRequest, read: Callable[[ClipRequest], Read]) -> Filled[Read]:
+    """Read every clip of a request, or in its place the next substitute that can be read.
+
+    Raises OsoraError when there are too few; `read` says with UnreadableClip that a clip is no good.
+    """
+    waiting = list(request.substitutes)
+    filled: Filled[Read] = Filled()
+    for wanted in request.clips:
+        clip = wanted
+        while True:
+            try:
+                filled.values.append(read(clip))
+                break
+            except UnreadableClip as error:
+                filled.bad.append((clip.row, clip.path, error.reason))
+                if not waiting:
+                    raise OsoraError(_no_substitute(request, filled.bad)) from error
+                clip = waiting.pop(0)
+        filled.clips.append(clip)
+    return filled
+
+
+def _batch(request: BatchRequest, filled: Filled[Read], video: Tensor) -> Batch:
+    return Batch(
+        video=video,
+        text=[clip.text for clip in filled.clips],
+        rows=[clip.row for clip in filled.clips],
+        bucket=request.bucket,
+        fps=[clip.fps for clip in filled.clips],
+        bad=filled.bad,
+    )
 
 
 def read_training_clip(clip: ClipRequest, shape: Shape, transform: TransformName) -> Tensor:

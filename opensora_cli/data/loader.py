@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from opensora_cli.data.batches import EpochPlan, plan_epoch
 from opensora_cli.data.buckets import Buckets
+from opensora_cli.data.cache.inputs import CachedInputs
 from opensora_cli.data.dataset import BadClip, Batch, ClipDataset, LostBatch
 from opensora_cli.data.manifest import Manifest, read_manifest
 from opensora_cli.data.position import History
@@ -35,23 +36,32 @@ def build_loader(
     dp_rank: int = 0,
     dp_size: int = 1,
     device_pin: bool = False,
+    cached: CachedInputs | None = None,
 ) -> "Loader":
     """Read the table, plan the first epoch and return the loader of one data-parallel rank.
 
     `compression` is the pixels per token and axis: autoencoder stride times patch size; `frame_compression` the frames.
     Ranks that work on one batch together (of a sequence-parallel group) have the same `dp_rank`.
+    `cached` stands in for decoding.
     Raises OsoraError when there is no table, no bucket, or nothing to train on; each message says what to change.
     """
-    if recipe_dataset.data_path is None:
+    manifest, table = open_clips(recipe_dataset, buckets, compression, frame_compression)
+    return Loader(manifest, table, recipe_dataset, seed=seed, ranks=(dp_rank, dp_size), pin=device_pin, cached=cached)
+
+
+def open_clips(
+    dataset: DatasetConfig, buckets: BucketTable, compression: int, frame_compression: int
+) -> tuple[Manifest, Buckets]:
+    """Return the clips of a recipe and the buckets for them. Raises OsoraError where it names none of one or the other."""
+    if dataset.data_path is None:
         raise OsoraError(
             "dataset.data_path is not set: name a csv or parquet file with columns path, text, height, width, num_frames, fps "
             "(`osora meta` makes one), or the manifest.json of `osora shard`."
         )
     if not buckets:
         raise OsoraError('[buckets] is empty: write resolution -> frames, for example "256px" = { 33 = [1.0, 12] }.')
-    manifest = read_manifest(recipe_dataset.data_path, motion=recipe_dataset.vmaf)
-    table = Buckets(buckets, compression, frame_compression)
-    return Loader(manifest, table, recipe_dataset, seed=seed, ranks=(dp_rank, dp_size), pin=device_pin)
+    manifest = read_manifest(dataset.data_path, motion=dataset.vmaf)
+    return manifest, Buckets(buckets, compression, frame_compression)
 
 
 class Loader:
@@ -66,12 +76,16 @@ class Loader:
         seed: int,
         ranks: tuple[int, int] = (0, 1),
         pin: bool = False,
+        cached: CachedInputs | None = None,
     ) -> None:
         self.manifest = manifest
         self.buckets = buckets
         self.config = config
         self.seed = seed
         self.dp_rank, self.dp_size = ranks
+        self.cached = cached
+        self.notes: list[str] = []
+        """What `warnings` says besides, first."""
         self._pin = pin
         self._plan: tuple[int, EpochPlan] | None = None
         self.batches_per_epoch(0)
@@ -101,7 +115,8 @@ class Loader:
     def plan(self, epoch: int) -> EpochPlan:
         """Return the plan of an epoch, of all ranks."""
         if self._plan is None or self._plan[0] != epoch:
-            plan = plan_epoch(self.manifest, self.buckets, self.config.fps_max, seed=self.seed, epoch=epoch)
+            window, limit = self.config.window(epoch), self.config.fps_max
+            plan = plan_epoch(self.manifest, self.buckets, limit, seed=self.seed, epoch=epoch, window=window)
             self._plan = epoch, plan
         return self._plan[1]
 
@@ -125,7 +140,7 @@ class Loader:
             )
         if unshared := len(plan) % self.dp_size:
             lines.append(f"{unshared} of {len(plan)} batches are left over from equal shares of {self.dp_size} ranks")
-        return self.manifest.warnings() + lines
+        return self.notes + self.manifest.warnings() + lines
 
     def epoch(self, epoch: int, start_batch: int = 0, before: History = ()) -> Iterator[Batch]:
         """Yield this rank's batches of an epoch, from `start_batch` (batches of this rank that were consumed before) on.
@@ -139,7 +154,9 @@ class Loader:
                 f"cannot start at batch {start_batch} of epoch {epoch}: the rank has {count}. The table, the buckets or the "
                 "number of ranks changed since the checkpoint."
             )
-        self._requests.take(self.plan(epoch).of_rank(self.dp_rank, self.dp_size, start_batch, before), epoch)
+        self._requests.take(
+            self.plan(epoch).of_rank(self.dp_rank, self.dp_size, start_batch, before), self.config.window(epoch)
+        )
         return self._batches(iter(self._data_loader))
 
     def _batches(self, batches: Iterator[Batch | LostBatch]) -> Iterator[Batch]:
@@ -153,27 +170,32 @@ class Loader:
 
     def _workers(self) -> DataLoader[Batch | LostBatch]:
         """Return the workers, which live as long as the loader and wait between epochs."""
-        options: dict[str, Any] = {}
-        if self.config.num_workers:
-            options = {
-                "multiprocessing_context": _worker_context(),
-                "prefetch_factor": self.config.prefetch_factor,
-                "worker_init_fn": _start_worker,
-                "persistent_workers": True,
-            }
         return DataLoader(
-            ClipDataset(self.config.transform_name),
+            ClipDataset(self.config.transform_name, self.cached),
             batch_size=None,
             sampler=self._requests,
-            num_workers=self.config.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             pin_memory=self._pin,
             generator=torch.Generator().manual_seed(self.seed),
-            **options,
+            **worker_options(self.config),
         )
 
 
-def _as_it_is(batch: Any) -> Any:
+def worker_options(config: DatasetConfig) -> dict[str, Any]:
+    """Return the DataLoader options that start the recipe's decoding processes."""
+    if not config.num_workers:
+        return {"num_workers": 0}
+    return {
+        "num_workers": config.num_workers,
+        "multiprocessing_context": _worker_context(),
+        "prefetch_factor": config.prefetch_factor,
+        "worker_init_fn": _start_worker,
+        "persistent_workers": True,
+    }
+
+
+def as_it_is(batch: Any) -> Any:
+    """Return what a worker made; a DataLoader without it would turn arrays into tensors."""
     return batch
 
 

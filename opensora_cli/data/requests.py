@@ -23,7 +23,7 @@ AHEAD = 4
 class EpochRequests(Sequence[BatchRequest]):
     """The requests of an epoch, each made when it is asked for: paths and captions of a large table are not sent around.
 
-    Where a clip's window starts is drawn from (seed, epoch, row) alone.
+    Where a clip's window starts is drawn from (seed, window, row) alone; `DatasetConfig.window` gives an epoch's window.
     """
 
     def __init__(self, manifest: Manifest, buckets: Buckets, config: DatasetConfig, seed: int) -> None:
@@ -33,12 +33,12 @@ class EpochRequests(Sequence[BatchRequest]):
         self.seed = seed
         self.served = 0
         """How often other batches were taken on."""
-        self._epoch = 0
+        self._window = 0
         self._planned: Sequence[PlannedBatch] = ()
 
-    def take(self, planned: Sequence[PlannedBatch], epoch: int) -> None:
+    def take(self, planned: Sequence[PlannedBatch], window: int) -> None:
         """Go over to other batches."""
-        self._planned, self._epoch = planned, epoch
+        self._planned, self._window = planned, window
         self.served += 1
 
     def __len__(self) -> int:
@@ -46,16 +46,16 @@ class EpochRequests(Sequence[BatchRequest]):
 
     def __getitem__(self, place: Any) -> Any:
         """Return the request of the batch at `place`."""
-        return self._request(self._planned[place], self._epoch)
+        return self._request(self._planned[place], self._window)
 
     def __iter__(self) -> Iterator[BatchRequest]:
         """Yield the requests in order, the next few made ahead in a thread."""
-        planned, epoch = self._planned, self._epoch
+        planned, window = self._planned, self._window
         ahead: deque[Future[BatchRequest]] = deque()
         thread = ThreadPoolExecutor(1, thread_name_prefix="requests")
         try:
             for batch in planned:
-                ahead.append(thread.submit(self._request, batch, epoch))
+                ahead.append(thread.submit(self._request, batch, window))
                 if len(ahead) > AHEAD:
                     yield ahead.popleft().result()
             while ahead:
@@ -63,9 +63,9 @@ class EpochRequests(Sequence[BatchRequest]):
         finally:
             thread.shutdown(cancel_futures=True)
 
-    def _request(self, batch: PlannedBatch, epoch: int) -> BatchRequest:
+    def _request(self, batch: PlannedBatch, window: int) -> BatchRequest:
         rows = np.array([*batch.rows, *batch.substitutes], dtype=np.int64)
-        draws = uniforms(Purpose.CLIP_START, self.seed, epoch, rows)
+        draws = uniforms(Purpose.CLIP_START, self.seed, window, rows)
         shape = self.buckets.shape(batch.bucket)
         clips = [self._clip(row, draw, shape.frames) for row, draw in zip(rows.tolist(), draws.tolist(), strict=True)]
         first = len(batch.rows)

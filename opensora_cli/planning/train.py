@@ -52,10 +52,10 @@ class DenoiserTraining:
             "weights": (STATE * trained + matrix * frozen) // shared,
             "optimizer": moments,
             "average (EMA)": STATE * trained // sharing.optimizer if optim.ema_decay is not None else 0,
-            "autoencoder": matrix * self.autoencoder.total if not recipe.dataset.cached_video else 0,
-            "text encoders": 0
-            if recipe.dataset.cached_text
-            else matrix * sum(one.weights for one in self.text.values()),
+            "autoencoder": matrix * self.autoencoder.total if recipe.dataset.encodes_clips else 0,
+            "text encoders": matrix * sum(one.weights for one in self.text.values())
+            if recipe.dataset.encodes_text
+            else 0,
         }
 
     @property
@@ -145,13 +145,13 @@ class DenoiserTraining:
         if video is not None:
             copy = 3 * batch * shape.pixels * self._precision.matrix if self._precision.matrix != STATE else 0
             moments.append(("encoding the clips", video.peak + copy))
-        if not self.recipe.dataset.cached_text:
+        if self.recipe.dataset.encodes_text:
             working = [one.working(batch, self._precision.matrix) for one in self.text.values()]
             moments.append(("encoding the captions", max(working, default=0)))
         return [Peak(here + size, 0, here, 0, moment) for moment, size in moments]
 
     def _encoding(self, shape: ClipShape, batch: int) -> Coding | None:
-        if self.recipe.dataset.cached_video:
+        if not self.recipe.dataset.encodes_clips:
             return None
         precision = Precision.of(self.recipe.dtype, self.device, autocast=False)
         return coding(self.recipe.ae, precision, batch, shape.extent, "encode")
@@ -160,7 +160,7 @@ class DenoiserTraining:
         """Return the batch itself: pixels in fp32, packed latents and target, ids, condition, encoded text."""
         model, text = self.recipe.model, self.recipe.text.t5.max_length
         features = 2 * model.in_channels + 3 + (model.in_channels + model.patch_size**2 if model.cond_embed else 0)
-        pixels = 0 if self.recipe.dataset.cached_video else 3 * STATE * shape.pixels
+        pixels = 3 * STATE * shape.pixels if self.recipe.dataset.encodes_clips else 0
         per_clip = pixels + STATE * features * self._image_tokens(shape)
         return batch * (per_clip + text * (self._precision.matrix * model.context_in_dim + 3 * STATE))
 
@@ -173,7 +173,7 @@ class DenoiserTraining:
 
     def _frozen_flops(self, shape: ClipShape) -> int:
         video = self._encoding(shape, 1)
-        captions = 0 if self.recipe.dataset.cached_text else sum(one.flops for one in self.text.values())
+        captions = sum(one.flops for one in self.text.values()) if self.recipe.dataset.encodes_text else 0
         return captions + (video.flops if video else 0)
 
 

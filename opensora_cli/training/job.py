@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from opensora_cli.data.cache.inputs import CachedInputs
+from opensora_cli.data.cache.opening import check_passes, open_caches
 from opensora_cli.data.loader import Loader, build_loader
 from opensora_cli.distributed.process import DTYPES, Process, single_process
 from opensora_cli.progress import TrainingProgress
@@ -43,7 +45,7 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
     continued = _folder_to_resume(recipe, resume, console)
     if continued is not None:
         run_folder.check_data(continued, loader.fingerprint)
-    objective = make_objective(recipe, process)
+    objective = make_objective(recipe, process, loader.cached)
     folder = continued or run_folder.create(resolved, recipe, Path(str(resolved.source)).stem)
     run_folder.write_run_json(
         folder,
@@ -88,24 +90,30 @@ def train_in(
 
 def make_loader(recipe: Trainable, process: Process) -> Loader:
     """Open the data of a recipe. Raises OsoraError when it cannot fill a batch."""
-    patch = recipe.model.patch_size if isinstance(recipe, TrainRecipe) else 1
-    return build_loader(
+    notes: list[str] = []
+    cached = open_caches(recipe, notes) if isinstance(recipe, TrainRecipe) else None
+    loader = build_loader(
         recipe.dataset,
         recipe.buckets,
-        compression=recipe.ae.spatial_compression_ratio * patch,
+        compression=recipe.pixels_per_token,
         frame_compression=recipe.ae.time_compression_ratio,
         seed=recipe.seed,
         dp_rank=process.data_parallel.rank,
         dp_size=process.data_parallel.size,
         device_pin=process.device.type == "cuda",
+        cached=cached,
     )
+    if cached is not None and isinstance(recipe, TrainRecipe):
+        check_passes(cached, recipe, loader.fingerprint, recipe.pixels_per_token, notes)
+    loader.notes += notes
+    return loader
 
 
-def make_objective(recipe: Trainable, process: Process) -> Objective:
+def make_objective(recipe: Trainable, process: Process, cached: CachedInputs | None = None) -> Objective:
     """Build the modules that the recipe trains, and those it needs for that."""
     match recipe:
         case TrainRecipe():
-            return DenoiserObjective(recipe, process.device)
+            return DenoiserObjective(recipe, process.device, cached)
         case VaeTrainRecipe():
             return VaeObjective(recipe, process.device)
 

@@ -48,9 +48,17 @@ class DCAE(nn.Module):
 
         Raises OsoraError for frames or sides that are no multiples of the strides (a single frame is fine).
         """
+        return self.latents(self.moments(x_BCTHW), generator)
+
+    def moments(self, x_BCTHW: Tensor) -> Tensor:
+        """Return all that `latents` needs of a clip, which is what a cache keeps: the raw latents. Errors as `encode`."""
         self._check_size(x_BCTHW)
         space, time = self._tilings("encode")
-        return tiled(x_BCTHW, space, time, self._coder(self.encoder)) / self.config.scaling_factor
+        return tiled(x_BCTHW, space, time, self._coder(self.encoder))
+
+    def latents(self, moments_BMTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return scaled latents of `moments`, as `encode` does; needs no weights."""
+        return moments_BMTHW / self.config.scaling_factor
 
     def decode(self, z_BCTHW: Tensor) -> Tensor:
         """Return the pixels of scaled latents, every frame of them; values may leave [-1, 1] a little."""

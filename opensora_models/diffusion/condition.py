@@ -8,6 +8,7 @@ Legend: B batch, C latent channels, T latent frames, H W latent pixels.
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -101,6 +102,14 @@ def join_condition(mask_BT: Tensor, latent_BCTHW: Tensor) -> Tensor:
     return torch.cat([mask_B1THW, mask_B1THW * latent_BCTHW], dim=1)
 
 
+class Cut(NamedTuple):
+    """Frames of one item of a batch that are encoded apart: so many, from the head or from the tail of its clip."""
+
+    item: int
+    frames: int
+    head: bool
+
+
 def training_condition(
     video_BCTHW: Tensor,
     names: Sequence[ConditionName],
@@ -121,31 +130,62 @@ def training_condition(
         video_BCTHW = torch.stack(
             [_repeat_ends(clip, name, time_stride - 1) for clip, name in zip(video_BCTHW, names, strict=True)]
         )
-    x_0_BCTHW = encode(video_BCTHW)
+
+    def encode_cuts(cuts: Sequence[Cut]) -> Tensor:
+        return encode(torch.stack([cut_frames(video_BCTHW[cut.item], cut.frames, head=cut.head) for cut in cuts]))
+
+    return condition_of_latents(encode(video_BCTHW), names, encode_cuts, time_stride=time_stride, causal=causal)
+
+
+def condition_of_latents(
+    x_0_BCTHW: Tensor,
+    names: Sequence[ConditionName],
+    encode_cuts: Callable[[Sequence[Cut]], Tensor],
+    *,
+    time_stride: int,
+    causal: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return x_0 and the condition as `training_condition` does, from latents that are there already.
+
+    `encode_cuts` gives the latents of cuts of one length, in their order; it is asked once for each length.
+    """
     latent_frames = x_0_BCTHW.shape[2]
     mask_BT = condition_mask(names, latent_frames, time_stride=time_stride, causal=causal)
     given_BCTHW = x_0_BCTHW.clone()
-    for length, places in _references_by_length(names, latent_frames, time_stride, causal).items():
-        clips = [video_BCTHW[item, :, :length] if head else video_BCTHW[item, :, -length:] for item, head in places]
-        latents = encode(torch.stack(clips))
-        for (item, head), latent_CTHW in zip(places, latents, strict=True):
+    for cuts in _cuts_by_length(names, latent_frames, time_stride, causal).values():
+        for cut, latent_CTHW in zip(cuts, encode_cuts(cuts), strict=True):
             count = latent_CTHW.shape[1]
-            given_BCTHW[item, :, slice(0, count) if head else slice(latent_frames - count, None)] = latent_CTHW
+            given_BCTHW[cut.item, :, slice(0, count) if cut.head else slice(latent_frames - count, None)] = latent_CTHW
     return x_0_BCTHW, join_condition(mask_BT, given_BCTHW)
 
 
-def _references_by_length(
+def cut_frames(clip_CTHW: Tensor, frames: int, *, head: bool) -> Tensor:
+    """Return the first or the last frames of a clip."""
+    return clip_CTHW[:, :frames] if head else clip_CTHW[:, -frames:]
+
+
+def possible_cuts(
+    weights: Mapping[ConditionName, float], latent_frames: int, *, time_stride: int, causal: bool
+) -> tuple[tuple[int, bool], ...]:
+    """Return every (frames, head) that a clip of so many latent frames may have encoded apart, sorted."""
+    names = [name for name, weight in applicable(weights, latent_frames, time_stride=time_stride).items() if weight > 0]
+    groups = _cuts_by_length(names, latent_frames, time_stride, causal).values()
+    return tuple(sorted({(cut.frames, cut.head) for cuts in groups for cut in cuts}))
+
+
+def _cuts_by_length(
     names: Sequence[ConditionName], latent_frames: int, time_stride: int, causal: bool
-) -> dict[int, list[tuple[int, bool]]]:
-    """Group the references to encode by their frames: each is (item, whether it is at the head)."""
-    groups: dict[int, list[tuple[int, bool]]] = {}
+) -> dict[int, list[Cut]]:
+    """Group what is encoded apart by its frames."""
+    groups: dict[int, list[Cut]] = {}
     for item, name in enumerate(names):
         ends = given_ends(name, latent_frames, time_stride=time_stride, causal=causal)
         if name in VIDEO_FRAMES and not causal:
             continue
         for count, head in zip(ends, (True, False), strict=True):
             if count:
-                groups.setdefault(reference_frames(name, causal=causal), []).append((item, head))
+                frames = reference_frames(name, causal=causal)
+                groups.setdefault(frames, []).append(Cut(item, frames, head))
     return groups
 
 

@@ -45,7 +45,15 @@ class HunyuanVAE(nn.Module):
 
     def encode(self, x_BCTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return scaled latents of pixels in [-1, 1]: the posterior's mean, or with a generator a sample drawn from it."""
-        posterior = self.posterior(x_BCTHW)
+        return self.latents(self.moments(x_BCTHW), generator)
+
+    def moments(self, x_BCTHW: Tensor) -> Tensor:
+        """Return all that `latents` needs of a clip, which is what a cache keeps: the posterior's means and log variances."""
+        return self.posterior(x_BCTHW).moments
+
+    def latents(self, moments_BMTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return scaled latents of `moments`, as `encode` does; needs no weights."""
+        posterior = DiagonalGaussian(moments_BMTHW)
         return self._scaled(posterior.mean if generator is None else posterior.sample(generator))
 
     def posterior(self, x_BCTHW: Tensor) -> DiagonalGaussian:

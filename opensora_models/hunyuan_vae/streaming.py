@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from opensora_models.hunyuan_vae.blocks import CausalConv3d, DownBlock, MidBlock, ResnetBlock, Upsample, UpBlock
+from opensora_models.hunyuan_vae.blocks import CausalConv3d, DownBlock, MidBlock, ResnetBlock, UpBlock, Upsample
 from opensora_models.hunyuan_vae.coders import Decoder, Encoder
 from opensora_models.hunyuan_vae.norm_statistics import Statistics, silu_of_affine
 
@@ -126,7 +126,12 @@ def normed(
         if keep is not None:
             keep.append(part)
         affine = statistics.affine(norm)
-        yield part.shape, part.dtype, part.device, lambda out, part=part, affine=affine: silu_of_affine(part, affine, out)
+        yield (
+            part.shape,
+            part.dtype,
+            part.device,
+            lambda out, part=part, affine=affine: silu_of_affine(part, affine, out),
+        )
         del part
 
 

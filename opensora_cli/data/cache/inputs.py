@@ -1,0 +1,140 @@
+"""What workers read from caches in place of decoding clips, and what the main process gets in place of encoding them.
+
+Legend: B batch, M moments (of a Gaussian autoencoder: means, then log variances), T latent frames, H W latent pixels,
+L text tokens, D features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from opensora_cli.data.cache.contents import latents_id, text_id
+from opensora_cli.data.cache.keys import part_name
+from opensora_cli.data.cache.reader import CacheReader
+from opensora_cli.data.media import UnreadableClip
+from opensora_models.diffusion.condition import Cut, possible_cuts
+from schemas.condition import ConditionName
+from schemas.errors import OsoraError
+
+if TYPE_CHECKING:
+    from opensora_cli.data.buckets import Shape
+    from opensora_cli.data.dataset import ClipRequest
+
+TEXT_PARTS = ("t5", "clip")
+WHOLE = "clip"
+"""The part of an entry that describes the whole window."""
+Parts = dict[str, Tensor]
+
+
+class NotCachedError(OsoraError):
+    """A clip or caption has no entry; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class CachedLatents:
+    """A batch's moments by part: the whole windows (B, M, T, H, W), and the frames that conditions encode apart."""
+
+    parts: Mapping[str, Tensor]
+
+    @property
+    def moments(self) -> Tensor:
+        """Those of the whole windows (B, M, T, H, W)."""
+        return self.parts[WHOLE]
+
+    def of_cuts(self, cuts: Sequence[Cut]) -> Tensor:
+        """Return the moments of frames encoded apart, in the order of `cuts`, which all have one length."""
+        return torch.stack([self.parts[part_name(cut.frames, head=cut.head)][cut.item] for cut in cuts])
+
+    def to(self, device: torch.device | str) -> "CachedLatents":
+        """Return them on a device."""
+        return CachedLatents({part: tensor.to(device, non_blocking=True) for part, tensor in self.parts.items()})
+
+    def pin_memory(self) -> "CachedLatents":
+        """Return them in page-locked memory."""
+        return CachedLatents({part: tensor.pin_memory() for part, tensor in self.parts.items()})
+
+
+@dataclass(frozen=True)
+class CachedText:
+    """A batch's text features: T5 tokens (B, L, D) and CLIP's pooled vectors (B, D)."""
+
+    t5: Tensor
+    clip: Tensor
+
+    def to(self, device: torch.device | str) -> "CachedText":
+        """Return them on a device."""
+        return CachedText(self.t5.to(device, non_blocking=True), self.clip.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "CachedText":
+        """Return them in page-locked memory."""
+        return CachedText(self.t5.pin_memory(), self.clip.pin_memory())
+
+
+@dataclass(frozen=True)
+class CutPlan:
+    """Which frames of a clip its conditions encode apart, and how many latent frames it becomes."""
+
+    weights: Mapping[ConditionName, float]
+    time_stride: int
+    causal: bool
+
+    def cuts(self, frames: int) -> tuple[tuple[int, bool], ...]:
+        """Return every (frames, head) for a clip of so many frames, sorted."""
+        latent_frames = (frames - 1) // self.time_stride + 1
+        return possible_cuts(self.weights, latent_frames, time_stride=self.time_stride, causal=self.causal)
+
+    def parts(self, frames: int) -> list[str]:
+        """Return the parts of an entry for a clip of so many frames."""
+        return [WHOLE, *(part_name(count, head=head) for count, head in self.cuts(frames))]
+
+
+@dataclass(frozen=True)
+class CachedInputs:
+    """The caches that a recipe uses; a reader that is None leaves its part to the encoder."""
+
+    latents: CacheReader | None
+    text: CacheReader | None
+    cut_plan: CutPlan
+    dtype: torch.dtype
+    """The recipe's precision, in which encoders would have answered."""
+    encode_misses: bool
+    """Whether what is not cached may be encoded; if not, no encoder is loaded."""
+
+    def clip(self, clip: "ClipRequest", shape: "Shape") -> Parts:
+        """Return a clip's moments, without a batch axis.
+
+        Raises UnreadableClip as decoding it would, NotCachedError if it has no entry, OsoraError for a damaged cache.
+        """
+        assert self.latents is not None
+        name = latents_id(clip, shape)
+        if (reason := self.latents.unreadable(name)) is not None:
+            raise UnreadableClip(clip.path, reason)
+        parts = self.latents.read(name, self.cut_plan.parts(shape.frames))
+        if parts is None:
+            raise NotCachedError(
+                f"row {clip.row}: {clip.path} is not in {self.latents.folder} with its present content, frames from "
+                f"{clip.start} on, at {shape.height} x {shape.width}. Was the file replaced since? {_MEND}"
+            )
+        return {part: tensor.to(self.dtype) for part, tensor in parts.items()}
+
+    def captions(self, texts: Sequence[str]) -> CachedText:
+        """Return the features of captions. Raises NotCachedError if one has no entry, OsoraError for a damaged cache."""
+        assert self.text is not None
+        found = []
+        for text in texts:
+            entry = self.text.read(text_id(text), TEXT_PARTS)
+            if entry is None:
+                raise NotCachedError(f"the caption {text!r} is not in {self.text.folder}. {_MEND}")
+            found.append(entry)
+        return CachedText(*(torch.stack([entry[part] for entry in found]).to(self.dtype) for part in TEXT_PARTS))
+
+
+def stack_parts(entries: Sequence[Parts]) -> CachedLatents:
+    """Return the entries of a batch as one."""
+    return CachedLatents({part: torch.stack([entry[part] for entry in entries]) for part in entries[0]})
+
+
+_MEND = 'Run `osora cache` again, or set dataset.on_cache_miss = "encode".'
