@@ -61,16 +61,23 @@ class Pipeline:
         *,
         layers: Sequence[str | Path] = (),
         sets: Sequence[str] = (),
+        unsets: Sequence[str] = (),
         ema: bool = False,
         console: Console | None = None,
     ) -> Self:
         """Return the pipeline of a recipe's file or packaged name, of a run folder or of one of its checkpoints.
 
-        `sets` are `KEY=VALUE` texts as for `--set`; `ema` takes the averaged weights. Raises OsoraError.
+        `sets` are `KEY=VALUE` texts as for `--set`, `unsets` keys to go without; `ema` takes the averaged weights. Raises
+        OsoraError.
         """
         source = find_source(str(recipe), sets)
         resolved = resolve(
-            source.recipe, layers=layers, sets=sets, unsets=source.unsets, kind="sample", injected=source.injected
+            source.recipe,
+            layers=layers,
+            sets=sets,
+            unsets=[*source.unsets, *unsets],
+            kind="sample",
+            injected=source.injected,
         )
         return cls(resolved, ema=ema, console=console)
 
