@@ -9,8 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from opensora_cli.data.demo_clips import clip_frames, draw_clip, prepare_demo
-from opensora_cli.sampling.job import run_sampling
-from opensora_cli.sampling.request import Request
+from opensora_cli.sampling import Pipeline, Request
 from opensora_cli.training import run_folder
 from opensora_cli.training.job import run_training
 from opensora_cli.training.run_folder import RunFolder
@@ -100,7 +99,7 @@ def _sample(folder: DemoFolder, condition: str, request: Request, save_dir: Path
     references = "".join(f" --ref {path}" for path in request.references)
     _say(console, f"$ osora sample tiny/sample {prompts} --cond {condition}{references} --save-dir {save_dir}")
     sets = [*folder.sets("sample"), f'sampling.cond_type="{condition}"', f'sampling.save_dir="{save_dir}"']
-    run_sampling(resolve("tiny/sample", sets=sets), request, console=console, overwrite=True)
+    Pipeline.from_recipe("tiny/sample", sets=sets, console=console).run(request, overwrite=True)
 
 
 def _say(console: Console, text: str) -> None:

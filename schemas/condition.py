@@ -1,6 +1,6 @@
 """Visual conditions: which frames of a clip the denoiser is shown."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -9,6 +9,14 @@ from schemas.base import Schema, cost
 ConditionName = Literal[
     "t2v", "i2v_head", "i2v_tail", "i2v_loop", "v2v_head", "v2v_tail", "v2v_head_easy", "v2v_tail_easy"
 ]
+AnyConditionName = ConditionName | Literal["v2v_head_half", "v2v_tail_half"]
+HALVES = {"v2v_head_half": "v2v_head_easy", "v2v_tail_half": "v2v_tail_easy"}
+"""Names in Open-Sora's inference configs: 65 of 129 frames are one half."""
+
+
+def full_name(name: Any) -> Any:
+    """Return the condition that a name of Open-Sora's stands for; anything else stays as it is."""
+    return HALVES.get(name, name) if isinstance(name, str) else name
 
 
 class ConditionWeights(Schema):

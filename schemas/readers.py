@@ -20,7 +20,6 @@ UNREAD: Mapping[str, str] = {
     "parallel": "Training at scale",
     "parallel_ae": "Sampling, complete",
     "reconstruction": "All autoencoders of Open-Sora 2.0, and training them",
-    "sampling.flow_shift": "Sampling, complete",
     "sampling.fp8_weights": "Sampling, complete",
     "sampling.offload": "Sampling, complete",
     "t2i2v": "Sampling, complete",

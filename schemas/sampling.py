@@ -1,18 +1,19 @@
 """Sampling: size, steps, guidance and output of a generated clip."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from schemas.base import Schema, cost
-from schemas.condition import ConditionName
+from schemas.condition import AnyConditionName, ConditionName, full_name
+from schemas.language_model import LanguageModelConfig
 
 NUMERICS = cost("changes_numerics")
 BOTH = cost("changes_numerics", "changes_memory")
 
 
 class SamplingConfig(Schema):
-    """Euler steps over a shifted schedule, guided by text and by image."""
+    """Steps of a solver over a shifted schedule, guided by text and by image."""
 
     resolution: str | None = Field(
         "256px",
@@ -32,8 +33,32 @@ class SamplingConfig(Schema):
         129, ge=1, description="Frames to make: 4k+1 with a causal autoencoder.", json_schema_extra=BOTH
     )
     num_steps: int = Field(50, ge=1, description="Steps of the solver.", json_schema_extra=NUMERICS)
+    solver: Literal["euler", "heun", "dpmpp_2m"] = Field(
+        "euler",
+        description="euler as Open-Sora; heun: second order, two evaluations a step; dpmpp_2m: second order, one.",
+        json_schema_extra=NUMERICS,
+    )
     guidance: float = Field(7.5, ge=0, description="Scale of the text guidance.", json_schema_extra=NUMERICS)
     guidance_img: float = Field(3.0, ge=0, description="Scale of the image guidance.", json_schema_extra=NUMERICS)
+    guidance_t_min: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Steps that start at an earlier time than this go without guidance (1 is noise, 0 is the clip).",
+        json_schema_extra=NUMERICS,
+    )
+    guidance_t_max: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Steps that start at a later time than this go without guidance (1 is noise, 0 is the clip).",
+        json_schema_extra=NUMERICS,
+    )
+    cfg_branches: Literal["batched", "in_turn"] = Field(
+        "batched",
+        description="The guidance branches of a step: in one forward, or one after the other in less memory.",
+        json_schema_extra=cost("changes_memory"),
+    )
     text_osci: bool = Field(
         True, description="From step 10 on, use text scale 1 on every second step.", json_schema_extra=NUMERICS
     )
@@ -62,18 +87,38 @@ class SamplingConfig(Schema):
         description="Keep the denoiser's matrices in 8-bit floats and multiply in dtype.",
         json_schema_extra=BOTH,
     )
-    cond_type: ConditionName = Field(
-        "t2v", description="Which frames come from a reference.", json_schema_extra=NUMERICS
+    cond_type: Annotated[ConditionName, BeforeValidator(full_name, json_schema_input_type=AnyConditionName)] = Field(
+        "t2v",
+        description="Which frames come from a reference; v2v_head_half and v2v_tail_half are v2v_head_easy and v2v_tail_easy.",
+        json_schema_extra=NUMERICS,
     )
     seed: int = Field(
-        42, ge=0, description="Seed of the first sample's noise; sample i uses seed + i.", json_schema_extra=NUMERICS
+        42,
+        ge=0,
+        lt=2**63,
+        description="Seed of the first prompt's noise; prompt i uses seed + i, its further samples seeds made from that.",
+        json_schema_extra=NUMERICS,
     )
     num_samples: int = Field(1, ge=1, description="Samples per prompt.")
     batch_size: int = Field(1, ge=1, description="Prompts denoised together.", json_schema_extra=cost("changes_memory"))
     fps_save: int = Field(24, ge=1, description="Frames per second of the written file.")
-    motion_score: Literal["1", "2", "3", "4", "5", "6", "7", "none"] = Field(
+    motion_score: Literal["1", "2", "3", "4", "5", "6", "7", "dynamic", "none"] = Field(
         "4",
-        description="Motion score written behind the prompt, 1 (still) to 7; none writes none.",
+        description="Motion score written behind the prompt, 1 (still) to 7; dynamic asks a language model, none writes none.",
         json_schema_extra=NUMERICS,
+    )
+    refine_prompt: bool = Field(
+        False, description="Let a language model write each prompt out.", json_schema_extra=NUMERICS
+    )
+    language_model: LanguageModelConfig = Field(
+        LanguageModelConfig.model_construct(), description="Which one, for refine_prompt and the dynamic motion score."
+    )
+    output_format: Literal["mp4", "lossless", "gif", "webp"] = Field(
+        "mp4",
+        description="Clips: H.264, FFV1 in mkv, GIF or animated WebP. Images are PNG, with webp lossless WebP.",
+    )
+    names: Literal["auto", "index", "name", "prompt"] = Field(
+        "auto",
+        description="What files are called after: the row's name, or else its index; or always one of them. prompt is VBench's.",
     )
     save_dir: str = Field("samples", description="Folder for the results.")

@@ -17,7 +17,12 @@ Recipe = Annotated[
     typer.Argument(help="A recipe file, the name of a packaged one, a run folder or a checkpoint.", show_default=False),
 ]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="What the clip shows; repeatable.")]
-PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="A text file with one prompt a line.")]
+PromptsFile = Annotated[
+    Path | None,
+    typer.Option("--prompts", help="A text file with one prompt a line, or a table (csv, parquet) with a column text."),
+]
+StartIndex = Annotated[int, typer.Option("--start-index", min=0, help="First prompt to make, from 0.")]
+EndIndex = Annotated[int | None, typer.Option("--end-index", min=0, help="Prompt to stop before.")]
 Condition = Annotated[str | None, typer.Option("--cond", help="Which frames come from a reference: t2v, i2v_head, ...")]
 References = Annotated[
     list[str] | None,
@@ -29,8 +34,18 @@ Resolution = Annotated[str | None, typer.Option("--resolution", help="Pixel budg
 AspectRatio = Annotated[str | None, typer.Option("--aspect-ratio", help="Width:height, such as 16:9.")]
 NumSteps = Annotated[int | None, typer.Option("--num-steps", help="Steps of the solver.")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="Scale of the text guidance.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the first sample; sample i uses seed + i.")]
+Solver = Annotated[str | None, typer.Option("--solver", help="euler, heun or dpmpp_2m.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the first prompt; prompt i uses seed + i.")]
 NumSamples = Annotated[int | None, typer.Option("--num-samples", help="Samples for each prompt.")]
+MotionScore = Annotated[
+    str | None, typer.Option("--motion-score", help="1 (still) to 7, none, or dynamic: a language model chooses.")
+]
+Refine = Annotated[
+    bool,
+    typer.Option("--refine-prompt", help="Let a language model write prompts out (OPENAI_BASE_URL, OPENAI_API_KEY)."),
+]
+Format = Annotated[str | None, typer.Option("--format", help="mp4, lossless, gif or webp.")]
+Names = Annotated[str | None, typer.Option("--names", help="Call files after: auto, index, name or prompt.")]
 SaveDir = Annotated[str | None, typer.Option("--save-dir", help="Folder for the results.")]
 Ema = Annotated[bool, typer.Option("--ema", help="Use the averaged weights of a checkpoint.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make samples again that exist already.")]
@@ -49,8 +64,15 @@ def sample(
     aspect_ratio: AspectRatio = None,
     num_steps: NumSteps = None,
     guidance: Guidance = None,
+    solver: Solver = None,
     seed: Seed = None,
     num_samples: NumSamples = None,
+    start_index: StartIndex = 0,
+    end_index: EndIndex = None,
+    motion_score: MotionScore = None,
+    refine_prompt: Refine = False,
+    format_: Format = None,
+    names: Names = None,
     save_dir: SaveDir = None,
     layer: Layers = None,
     set_: Sets = None,
@@ -70,8 +92,13 @@ def sample(
         "aspect_ratio": aspect_ratio,
         "num_steps": num_steps,
         "guidance": guidance,
+        "solver": solver,
         "seed": seed,
         "num_samples": num_samples,
+        "motion_score": motion_score,
+        "refine_prompt": refine_prompt or None,
+        "output_format": format_,
+        "names": names,
         "save_dir": save_dir,
     }
     sets = [*(set_ or ()), *_overrides(options)]
@@ -94,11 +121,10 @@ def sample(
 
     from rich.console import Console
 
-    from opensora_cli.sampling.job import run_sampling
-    from opensora_cli.sampling.request import Request
+    from opensora_cli.sampling import Pipeline, Request
 
-    request = Request(tuple(prompt or ()), prompts, tuple(ref or ()), neg)
-    run_sampling(resolved, request, console=Console(), overwrite=overwrite, resume=resume, ema=ema)
+    request = Request(tuple(prompt or ()), prompts, tuple(ref or ()), neg, start_index, end_index)
+    Pipeline(resolved, ema=ema, console=Console()).run(request, overwrite=overwrite, resume=resume)
 
 
 def _overrides(options: dict[str, str | int | float | None]) -> list[str]:

@@ -57,12 +57,12 @@ class Sampling:
         }
 
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
-        """Return the cost of a batch of clips; every step evaluates its guidance branches in one forward pass."""
+        """Return the cost of a batch of clips; a guided step evaluates all its branches."""
         models, matrix = self.models, self._precision.matrix
         together = models["denoiser"] + models["autoencoder"] if self.recipe.sampling.offload == "none" else 0
         moments = {"encoding the prompts": models["text encoders"] + self._text_working(batch)}
         moments["denoising"] = max(together, models["denoiser"]) + self._denoising(shape, batch)
-        flops = self.branches * self.recipe.sampling.num_steps * self._forward(shape)
+        flops = self.branches * self._evaluations * self._forward(shape)
         decoding = coding(self.recipe.ae, self._precision, batch, shape.extent, "decode")
         pixels = 3 * batch * shape.pixels * (matrix + 4)
         moments["decoding"] = max(together, models["autoencoder"]) + decoding.peak + pixels
@@ -88,6 +88,12 @@ class Sampling:
         return 2 if self.recipe.sampling.cond_type == "t2v" else 3
 
     @property
+    def _evaluations(self) -> int:
+        """Evaluations of each branch: Heun's method takes two a step, save the last one."""
+        steps = self.recipe.sampling.num_steps
+        return 2 * steps - 1 if self.recipe.sampling.solver == "heun" else steps
+
+    @property
     def _precision(self) -> Precision:
         return Precision.of(self.recipe.dtype, self.device, autocast=False)
 
@@ -98,7 +104,8 @@ class Sampling:
     def _denoising(self, shape: ClipShape, batch: int) -> int:
         parts = self.sharing.sequence
         image, text = self._image_tokens(shape), self.recipe.text.t5.max_length
-        tokens = Tokens(batch * self.branches, -(-image // parts), -(-text // parts))
+        together = 1 if self.recipe.sampling.cfg_branches == "in_turn" else self.branches
+        tokens = Tokens(batch * together, -(-image // parts), -(-text // parts))
         counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
         latents = 8 * batch * self.branches * image * self.recipe.model.in_channels
         return max(counter.double_working(tokens), counter.single_working(tokens)) + counter.entry(tokens) + latents

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from opensora_cli.sampling.saving import Frames, write_image
 
@@ -17,7 +17,7 @@ BACKGROUND, INK = (24, 24, 24), (230, 230, 230)
 
 
 def write_contact_sheet(path: Path, samples: Sequence[tuple[Path, str]]) -> Path:
-    """Write a PNG with up to six frames, evenly spaced, of each sample. `samples` are (mp4 or png, caption)."""
+    """Write a PNG with up to six frames, evenly spaced, of each sample. `samples` are (file, caption)."""
     rows = [(_tiles(_read(file)), caption) for file, caption in samples]
     width = max(sum(tile.width + GAP for tile in tiles) for tiles, _ in rows) + GAP
     height = sum(max(tile.height for tile in tiles) + CAPTION_HEIGHT + 2 * GAP for tiles, _ in rows) + GAP
@@ -37,9 +37,9 @@ def write_contact_sheet(path: Path, samples: Sequence[tuple[Path, str]]) -> Path
 
 
 def _read(file: Path) -> list[Frames]:
-    if file.suffix == ".png":
+    if file.suffix in (".png", ".webp", ".gif"):
         with Image.open(file) as image:
-            return [np.asarray(image.convert("RGB"))]
+            return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
     with av.open(str(file)) as container:
         return [frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False) for frame in container.decode(video=0)]
 

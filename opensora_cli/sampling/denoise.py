@@ -1,20 +1,17 @@
-"""From noise to a latent: Euler steps along the velocity that the model predicts.
+"""From noise to a latent: a solver's steps along the velocity that the model predicts.
 
 Legend: B samples, C latent channels, T latent frames, H W latent pixels, N image tokens, D features, L text tokens.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from opensora_models.diffusion.guidance import Branch, GuidanceScales, branch_weights, combine, step_scales
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
-
-OnStep = Callable[[int, int], None]
-"""Called after each step with the steps done and the steps in all."""
+from opensora_models.diffusion.solver import OnStep, SolverName, solve
 
 
 @dataclass(frozen=True)
@@ -44,41 +41,31 @@ def denoise(
     scales: GuidanceScales,
     patch_size: int,
     condition_BCTHW: Tensor | None = None,
+    solver: SolverName = "euler",
+    in_turn: bool = False,
     on_step: OnStep | None = None,
 ) -> Denoised:
     """Denoise with guidance by text and image; `times` are the num_steps + 1 times from 1 to 0.
 
     `condition_BCTHW` is (B, 1 + C, T, H, W), all zero for text to video, None for a model that takes no condition.
-    A step evaluates only the branches that count in it, in one forward. The latent is kept in float32 between steps
-    whatever the precision of the model.
+    A step evaluates only the branches that count in it: in one forward, or with `in_turn` in one each. The latent is
+    kept in float32 between steps whatever the precision of the model.
     """
-    batch, _, frames, height, width = noise_BCTHW.shape
-    dtype, num_steps = _dtype(model), len(times) - 1
-    img_BND = pack(noise_BCTHW.float(), patch_size)
+    frames, starts = noise_BCTHW.shape[2], times.tolist()
     branches = _branch_inputs(caption, negative, condition_BCTHW, patch_size)
     has_condition = condition_BCTHW is not None and bool(condition_BCTHW[:, 0].any())
-    ids_BN3 = image_ids(frames, height, width, patch_size, batch=batch, device=img_BND.device)
-    evaluations = 0
-    for step, (now, then) in enumerate(pairwise(times.tolist())):
-        text_scale, image_scales_T = step_scales(scales, step, num_steps, frames)
+
+    def velocity(evaluate: _Evaluation, img_BND: Tensor, time: float, step: int) -> Tensor:
+        text_scale, image_scales_T = step_scales(scales, step, len(starts) - 1, frames, starts[step])
         weights = branch_weights(text_scale, image_scales_T, has_condition=has_condition)
-        inputs = _stack([branches[branch] for branch in weights])
-        copies = len(weights)
-        velocity_BND = model(
-            img_BND=img_BND.to(dtype).repeat(copies, 1, 1),
-            img_ids_BN3=ids_BN3.repeat(copies, 1, 1),
-            txt_BLD=inputs.tokens.to(dtype),
-            txt_ids_BL3=_text_ids(inputs.tokens),
-            timesteps_B=torch.full((copies * batch,), now, device=img_BND.device),
-            y_vec_BD=inputs.vector.to(dtype),
-            cond_BND=None if inputs.cond is None else inputs.cond.to(dtype),
-        )
-        velocities = dict(zip(weights, velocity_BND.chunk(copies), strict=True))
-        img_BND = img_BND + (then - now) * combine(velocities, weights)
-        evaluations += copies
-        if on_step is not None:
-            on_step(step + 1, num_steps)
-    return Denoised(unpack(img_BND, frames, height, width, patch_size), evaluations)
+        groups = [[branch] for branch in weights] if in_turn else [list(weights)]
+        velocities: dict[Branch, Tensor] = {}
+        for group in groups:
+            together_BND = evaluate(img_BND, time, [branches[branch] for branch in group])
+            velocities |= zip(group, together_BND.chunk(len(group)), strict=True)
+        return combine(velocities, weights)
+
+    return _integrate(model, noise_BCTHW, starts, patch_size, solver, velocity, on_step)
 
 
 @torch.no_grad()
@@ -91,28 +78,17 @@ def denoise_distilled(
     guidance: float,
     patch_size: int,
     condition_BCTHW: Tensor | None = None,
+    solver: SolverName = "euler",
     on_step: OnStep | None = None,
 ) -> Denoised:
-    """Denoise with a model that takes the guidance scale as an input: one evaluation a step, no negative prompt."""
-    batch, _, frames, height, width = noise_BCTHW.shape
-    dtype, num_steps, device = _dtype(model), len(times) - 1, noise_BCTHW.device
-    img_BND = pack(noise_BCTHW.float(), patch_size)
-    cond_BND = None if condition_BCTHW is None else pack(condition_BCTHW.to(dtype), patch_size)
-    for step, (now, then) in enumerate(pairwise(times.tolist())):
-        velocity_BND = model(
-            img_BND=img_BND.to(dtype),
-            img_ids_BN3=image_ids(frames, height, width, patch_size, batch=batch, device=device),
-            txt_BLD=caption.tokens.to(dtype),
-            txt_ids_BL3=_text_ids(caption.tokens),
-            timesteps_B=torch.full((batch,), now, device=device),
-            y_vec_BD=caption.vector.to(dtype),
-            cond_BND=cond_BND,
-            guidance_B=torch.full((batch,), guidance, device=device),
-        )
-        img_BND = img_BND + (then - now) * velocity_BND.float()
-        if on_step is not None:
-            on_step(step + 1, num_steps)
-    return Denoised(unpack(img_BND, frames, height, width, patch_size), num_steps)
+    """Denoise with a model that takes the guidance scale as an input: one branch, no negative prompt."""
+    cond_BND = None if condition_BCTHW is None else pack(condition_BCTHW, patch_size)
+    only = _BranchInput(caption.tokens, caption.vector, cond_BND)
+
+    def velocity(evaluate: _Evaluation, img_BND: Tensor, time: float, step: int) -> Tensor:
+        return evaluate(img_BND, time, [only], guidance=guidance).float()
+
+    return _integrate(model, noise_BCTHW, times.tolist(), patch_size, solver, velocity, on_step)
 
 
 @dataclass(frozen=True)
@@ -122,6 +98,77 @@ class _BranchInput:
     tokens: Tensor
     vector: Tensor
     cond: Tensor | None
+
+    def row(self, item: int) -> "_BranchInput":
+        """Return one sample's part."""
+        cond = None if self.cond is None else self.cond[item : item + 1]
+        return _BranchInput(self.tokens[item : item + 1], self.vector[item : item + 1], cond)
+
+
+class _Evaluation:
+    """Runs the model on branches of a batch of latents, and counts.
+
+    On a CPU every sample goes through the model alone: matrix products round differently for other numbers of rows, and
+    there is no speed to gain from more of them. So the batch that a sample is made in does not show in its bits.
+    """
+
+    def __init__(self, model: nn.Module, size: tuple[int, int, int], patch_size: int) -> None:
+        self.branches = 0
+        self._model = model
+        self._size = size
+        self._patch_size = patch_size
+        self._dtype = next(model.parameters()).dtype
+
+    def __call__(
+        self, img_BND: Tensor, time: float, branches: list[_BranchInput], *, guidance: float | None = None
+    ) -> Tensor:
+        """Return the velocities of the branches, one behind the other: (branches * B, N, D)."""
+        self.branches += len(branches)
+        if img_BND.device.type != "cpu":
+            return self._forward(img_BND, time, branches, guidance)
+        rows = [
+            self._forward(img_BND[item : item + 1], time, [branch.row(item) for branch in branches], guidance)
+            for item in range(len(img_BND))
+        ]
+        return torch.stack(rows, dim=1).flatten(0, 1)
+
+    def _forward(self, img_BND: Tensor, time: float, branches: list[_BranchInput], guidance: float | None) -> Tensor:
+        copies, device = len(branches), img_BND.device
+        rows = copies * len(img_BND)
+        tokens_BLD = torch.cat([one.tokens for one in branches])
+        conditions = [one.cond for one in branches if one.cond is not None]
+        velocity_BND: Tensor = self._model(
+            img_BND=img_BND.to(self._dtype).repeat(copies, 1, 1),
+            img_ids_BN3=image_ids(*self._size, self._patch_size, batch=rows, device=device),
+            txt_BLD=tokens_BLD.to(self._dtype),
+            txt_ids_BL3=text_ids(tokens_BLD.shape[1], batch=rows, device=device),
+            timesteps_B=torch.full((rows,), time, device=device),
+            y_vec_BD=torch.cat([one.vector for one in branches]).to(self._dtype),
+            cond_BND=torch.cat(conditions).to(self._dtype) if conditions else None,
+            guidance_B=None if guidance is None else torch.full((rows,), guidance, device=device),
+        )
+        return velocity_BND
+
+
+def _integrate(
+    model: nn.Module,
+    noise_BCTHW: Tensor,
+    times: list[float],
+    patch_size: int,
+    solver: SolverName,
+    velocity: Callable[[_Evaluation, Tensor, float, int], Tensor],
+    on_step: OnStep | None,
+) -> Denoised:
+    frames, height, width = noise_BCTHW.shape[2:]
+    evaluate = _Evaluation(model, (frames, height, width), patch_size)
+    img_BND = solve(
+        lambda x_BND, time, step: velocity(evaluate, x_BND, time, step),
+        pack(noise_BCTHW.float(), patch_size),
+        times,
+        solver,
+        on_step,
+    )
+    return Denoised(unpack(img_BND, frames, height, width, patch_size), evaluate.branches)
 
 
 def _branch_inputs(
@@ -134,20 +181,3 @@ def _branch_inputs(
         "negative": _BranchInput(negative.tokens, negative.vector, cond_BND),
         "negative_unconditioned": _BranchInput(negative.tokens, negative.vector, nothing_BND),
     }
-
-
-def _stack(inputs: list[_BranchInput]) -> _BranchInput:
-    conditions = [one.cond for one in inputs if one.cond is not None]
-    return _BranchInput(
-        torch.cat([one.tokens for one in inputs]),
-        torch.cat([one.vector for one in inputs]),
-        torch.cat(conditions) if conditions else None,
-    )
-
-
-def _text_ids(tokens_BLD: Tensor) -> Tensor:
-    return text_ids(tokens_BLD.shape[1], batch=len(tokens_BLD), device=tokens_BLD.device)
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype

@@ -10,11 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from opensora_cli.sampling.denoise import Denoised, EncodedText, OnStep, denoise, denoise_distilled
+from opensora_cli.sampling.denoise import Denoised, EncodedText, denoise, denoise_distilled
+from opensora_cli.sampling.stages import Stages
 from opensora_models.diffusion.condition import References, inference_condition, place_references, trim_repeats
 from opensora_models.diffusion.guidance import GuidanceScales
 from opensora_models.diffusion.noise import latent_noise
 from opensora_models.diffusion.schedule import get_schedule
+from opensora_models.diffusion.solver import OnStep
 from schemas.denoiser import DenoiserConfig
 from schemas.sampling import SamplingConfig
 
@@ -74,15 +76,24 @@ def generate(
     negative: EncodedText,
     references: References,
     on_step: OnStep | None = None,
+    stages: Stages | None = None,
 ) -> Clips:
     """Make one clip per seed. `size` is (height, width) in pixels; `references` are latents, see `encode_references`.
 
-    A sample depends on its seed, prompt and references alone, not on the batch it is made in.
+    A sample depends on its seed, prompt and references alone, not on the batch it is made in: to the bit on a CPU, and
+    up to the rounding of matrix products on a GPU. `stages` gets the seconds of denoising and decoding.
     """
+    stages = stages or Stages(torch.device("cpu"))
     noise_BCTHW = draw_noise(models, config, size, seeds)
-    denoised = _denoise(models, config, noise_BCTHW, caption, negative, references, on_step)
-    ae, time_stride = models.autoencoder, models.autoencoder.strides[0]
-    latent_BCTHW = denoised.latent
+    with stages.stage("denoise"):
+        denoised = _denoise(models, config, noise_BCTHW, caption, negative, references, on_step)
+    with stages.stage("decode"):
+        video_BCTHW = _decode(models.autoencoder, config, denoised.latent, references)
+    return Clips(video_BCTHW, denoised.evaluations)
+
+
+def _decode(ae: Autoencoder, config: SamplingConfig, latent_BCTHW: Tensor, references: References) -> Tensor:
+    time_stride = ae.strides[0]
     if config.cond_type.startswith("i2v"):  # what the user gave, not what the model made of it
         latent_BCTHW = place_references(
             latent_BCTHW, config.cond_type, references, time_stride=time_stride, causal=ae.causal
@@ -90,8 +101,7 @@ def generate(
     dtype = next(ae.parameters()).dtype
     video_BCTHW = torch.cat([ae.decode(z_CTHW[None].to(dtype)).float() for z_CTHW in latent_BCTHW])
     video_BCTHW = video_BCTHW[:, :, : config.num_frames]
-    video_BCTHW = trim_repeats(video_BCTHW, config.cond_type, time_stride=time_stride, causal=ae.causal)
-    return Clips(video_BCTHW, denoised.evaluations)
+    return trim_repeats(video_BCTHW, config.cond_type, time_stride=time_stride, causal=ae.causal)
 
 
 def draw_noise(models: Generator, config: SamplingConfig, size: tuple[int, int], seeds: Sequence[int]) -> Tensor:
@@ -131,7 +141,9 @@ def _denoise(
 ) -> Denoised:
     ae, patch = models.autoencoder, models.config.patch_size
     frames, height, width = noise_BCTHW.shape[2:]
-    times = get_schedule(config.num_steps, height * width // patch**2, frames, shift=config.shift)
+    times = get_schedule(
+        config.num_steps, height * width // patch**2, frames, shift=config.shift, shift_alpha=config.flow_shift
+    )
     condition_BCTHW = None
     if models.config.cond_embed:
         condition_BCTHW = inference_condition(
@@ -146,6 +158,7 @@ def _denoise(
             guidance=config.guidance,
             patch_size=patch,
             condition_BCTHW=condition_BCTHW,
+            solver=config.solver,
             on_step=on_step,
         )
     return denoise(
@@ -157,6 +170,8 @@ def _denoise(
         scales=guidance_scales(config),
         patch_size=patch,
         condition_BCTHW=condition_BCTHW,
+        solver=config.solver,
+        in_turn=config.cfg_branches == "in_turn",
         on_step=on_step,
     )
 
@@ -169,4 +184,6 @@ def guidance_scales(config: SamplingConfig) -> GuidanceScales:
         text_oscillates=config.text_osci,
         image_oscillates=config.image_osci,
         image_grows_over_frames=config.scale_temporal_osci,
+        time_min=config.guidance_t_min,
+        time_max=config.guidance_t_max,
     )

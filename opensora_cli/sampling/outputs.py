@@ -1,6 +1,8 @@
-"""The files of one sample, and whether they are there already."""
+"""The files of one sample: what they are called, and whether they are there already."""
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -8,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from opensora_cli.sampling.request import Sample
+from opensora_cli.sampling.saving import suffix_of
 from schemas.errors import OsoraError, UsageError
 from schemas.recipes import SampleRecipe
 
 PACKAGES = ("osora", "torch", "transformers", "av")
-SEED_FREE = {"seed", "num_samples", "batch_size", "save_dir"}
-"""Sampling keys that do not change a sample: its own seed is recorded by itself."""
+SEED_FREE = {"seed", "num_samples", "batch_size", "cfg_branches", "save_dir", "names", "language_model"}
+"""Sampling keys that do not change a sample: its own seed is recorded by itself, and so is what a language model wrote."""
+SHEET, LOCK = "contact-sheet", "recipe.lock"
+LONGEST_NAME = 240  # bytes; file systems take 255, with the suffix and the mark of an unfinished file
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,41 @@ class Output:
     record: Path
 
 
-def plan_outputs(samples: Sequence[Sample], save_dir: Path, *, image: bool) -> list[Output]:
-    """Name the files of every sample after its index in the job."""
-    suffix = "png" if image else "mp4"
+def plan_outputs(samples: Sequence[Sample], save_dir: Path) -> list[Output]:
+    """Name the files of every sample as `sampling.names` says.
+
+    Raises OsoraError for a missing name, for one that no file can have, and for two samples with one name.
+    """
+    stems = [_stem(sample) for sample in samples]
+    for stem, sample in zip(stems, samples, strict=True):
+        if "/" in stem or "\\" in stem or "\0" in stem or stem.startswith(".") or len(stem.encode()) > LONGEST_NAME:
+            raise OsoraError(
+                f"{sample.label}: {stem!r} cannot be the name of a file (no slash, no dot in front, at most "
+                f"{LONGEST_NAME} bytes). Change it, or use --names index."
+            )
+    shared, times = Counter([SHEET, LOCK, *stems]).most_common(1)[0]
+    if times > 1:
+        raise OsoraError(f"{times} files would be called {shared!r}. Give each row its own name, or use --names index.")
     return [
-        Output(sample, save_dir / f"sample-{sample.index:04d}.{suffix}", save_dir / f"sample-{sample.index:04d}.json")
-        for sample in samples
+        Output(sample, save_dir / f"{stem}{suffix_of(sample.config)}", save_dir / f"{stem}.json")
+        for stem, sample in zip(stems, samples, strict=True)
     ]
+
+
+def _stem(sample: Sample) -> str:
+    """Return a file's name without suffix; several samples of a row are told apart by `_1`, `_2`, in VBench's way by `-0`."""
+    match sample.config.names:
+        case "prompt":
+            return f"{sample.prompt.strip('.')}-{sample.number}"
+        case "name" if sample.name is None:
+            raise OsoraError(
+                f'{sample.label}: sampling.names = "name", and the row has none. Fill the column name, or use "auto".'
+            )
+        case "index":
+            stem = f"sample-{sample.row:04d}"
+        case _:
+            stem = sample.name or f"sample-{sample.row:04d}"
+    return f"{stem}_{sample.number}" if sample.number else stem
 
 
 def outputs_to_make(
@@ -62,7 +95,7 @@ def identity(sample: Sample, recipe: SampleRecipe, weights: dict[str, str | None
         "negative_prompt": sample.negative,
         "seed": sample.seed,
         "references": [str(path) for path in sample.references],
-        "sampling": recipe.sampling.model_dump(mode="json", exclude=SEED_FREE),
+        "sampling": sample.config.model_dump(mode="json", exclude=SEED_FREE),
         "model": recipe.model.model_dump(mode="json"),
         "ae": recipe.ae.model_dump(mode="json"),
         "text": recipe.text.model_dump(mode="json"),
@@ -71,13 +104,18 @@ def identity(sample: Sample, recipe: SampleRecipe, weights: dict[str, str | None
     }
 
 
+def recipe_hash(lock: str) -> str:
+    """Return a hash of a resolved recipe: equal ones were run with the same values of every key."""
+    return hashlib.sha256(lock.encode()).hexdigest()
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the packages that a sample depends on."""
     return {name: metadata.version(name) for name in PACKAGES}
 
 
 def _finished(output: Output, recipe: SampleRecipe, weights: dict[str, str | None]) -> bool:
-    if not (output.record.is_file() and output.media.is_file()):
+    if not output.record.is_file():
         return False
     try:
         record = json.loads(output.record.read_text(encoding="utf-8"))
@@ -87,7 +125,7 @@ def _finished(output: Output, recipe: SampleRecipe, weights: dict[str, str | Non
     changed = sorted(key for key, value in wanted.items() if record.get(key) != value)
     if changed:
         raise OsoraError(
-            f"--resume: {output.media} was made with another {', '.join(changed)}. Use --overwrite to make it again, or "
-            "another --save-dir."
+            f"--resume: the sample of {output.record} was made with another {', '.join(changed)}. Use --overwrite to make "
+            "it again, or another --save-dir."
         )
-    return True
+    return output.media.is_file()

@@ -1,61 +1,188 @@
-"""From a recipe to the models of a sampling job."""
+"""Sampling as a Python object: `Pipeline` makes clips from prompts, in memory or as a job that writes files."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
 
-import torch
-from torch import nn
+from rich.console import Console
 
+from opensora_cli.distributed.process import DTYPES, pick_device
+from opensora_cli.progress import JobProgress
+from opensora_cli.sampling.batches import Failed, Made, make_batch, plan_batches
+from opensora_cli.sampling.files import run_job
 from opensora_cli.sampling.generate import Generator
-from opensora_cli.training.draws import seeded_init
-from opensora_models.build import build_autoencoder, build_denoiser
-from opensora_models.weights import load_weights
-from schemas.autoencoder import AutoencoderConfig
+from opensora_cli.sampling.language_model import LanguageModel
+from opensora_cli.sampling.models import autoencoder_facts, load_models
+from opensora_cli.sampling.prompts import PromptTable, WrittenPrompt, encode_prompts, needs_language_model, write_prompt
+from opensora_cli.sampling.references import check_references
+from opensora_cli.sampling.request import Request, Sample, plan_samples, with_settings
+from opensora_cli.sampling.size import sample_size
+from opensora_cli.sampling.source import find_source
+from opensora_cli.sampling.stages import Stages
+from opensora_cli.sampling.weights import find_weights
+from opensora_cli.supported import check_supported
 from schemas.recipes import SampleRecipe
+from schemas.resolve import Resolved, resolve
+
+__all__ = ["Failed", "Made", "Pipeline"]
 
 
-@dataclass(frozen=True)
-class AutoencoderFacts:
-    """What a job has to know of an autoencoder before its weights are loaded."""
+class Pipeline:
+    """The models of one recipe, loaded when the first sample is made and kept; text encoders are freed after each use.
 
-    strides: tuple[int, int, int]
-    causal: bool
-
-
-def autoencoder_facts(config: AutoencoderConfig) -> AutoencoderFacts:
-    """Build the autoencoder without memory and ask it."""
-    with torch.device("meta"):
-        autoencoder = build_autoencoder(config)
-    return AutoencoderFacts(autoencoder.strides, autoencoder.causal)
-
-
-def load_models(
-    recipe: SampleRecipe, weights: Mapping[str, str | None], dtype: torch.dtype, device: torch.device
-) -> Generator:
-    """Build the autoencoder and the denoiser, load their weights and cast them.
-
-    `weights` are the files of "model" and "ae"; a model without a file keeps random weights, drawn from the sampling seed.
-    Raises OsoraError where weights do not fit.
+    `from_recipe` is the usual way to one. `recipe`, `weights` (the files in use) and `device` can be read.
     """
-    with seeded_init(recipe.sampling.seed), torch.device(device):
-        autoencoder = build_autoencoder(recipe.ae)
-    if weights["ae"] is not None:
-        load_weights(autoencoder, weights["ae"])
-    denoiser = _load_denoiser(recipe, weights["model"], dtype, device)
-    for module in (denoiser, autoencoder):
-        module.to(dtype).eval().requires_grad_(False)
-    return Generator(denoiser, autoencoder, recipe.model)
+
+    def __init__(self, resolved: Resolved, *, ema: bool = False, console: Console | None = None) -> None:
+        """Check a resolved recipe and find its weights, without loading them. `console` shows progress; None is silent.
+
+        Raises OsoraError for a recipe that this version cannot run, and for weights that are not there.
+        """
+        recipe = resolved.recipe
+        assert isinstance(recipe, SampleRecipe)
+        check_supported(recipe)
+        self.resolved = resolved
+        self.recipe = recipe
+        self.device = pick_device(recipe.device)
+        self.weights: dict[str, str | None] = {
+            "model": _weights(recipe.model.from_pretrained, "model.from_pretrained", ema),
+            "ae": _weights(recipe.ae.from_pretrained, "ae.from_pretrained", False),
+        }
+        self.console = console or Console(quiet=True)
+        self._facts = autoencoder_facts(recipe.ae)
+        self._stages = Stages(self.device)
+        self._texts = PromptTable({}, {})
+        self._models: Generator | None = None
+
+    @classmethod
+    def from_recipe(
+        cls,
+        recipe: str | Path,
+        *,
+        layers: Sequence[str | Path] = (),
+        sets: Sequence[str] = (),
+        unsets: Sequence[str] = (),
+        ema: bool = False,
+        console: Console | None = None,
+    ) -> Self:
+        """Return the pipeline of a recipe's file or packaged name, of a run folder or of one of its checkpoints.
+
+        `sets` are `KEY=VALUE` texts as for `--set`, `unsets` keys to go without; `ema` takes the averaged weights. Raises
+        OsoraError.
+        """
+        source = find_source(str(recipe), sets)
+        resolved = resolve(
+            source.recipe,
+            layers=layers,
+            sets=sets,
+            unsets=[*source.unsets, *unsets],
+            kind="sample",
+            injected=source.injected,
+        )
+        return cls(resolved, ema=ema, console=console)
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        references: str | Path | Sequence[str | Path] = (),
+        negative: str | None = None,
+        **sampling: Any,
+    ) -> list["Made"]:
+        """Make `sampling.num_samples` samples of every prompt and return them, prompts outermost.
+
+        `references` are image or video files, one for all prompts or one for each, the two of i2v_loop joined by ";".
+        `sampling` are keys of the recipe's [sampling] table with other values for this call, such as seed=7. Raises
+        OsoraError for whatever is wrong with them, and for the first sample that cannot be made.
+        """
+        config = with_settings(self.recipe, sampling, "Pipeline")
+        recipe = self.recipe.model_copy(update={"sampling": config})
+        request = Request(_texts(prompts), references=_texts(references), negative=negative)
+        made = []
+        for one in self.make(plan_samples(request, recipe)):
+            if isinstance(one, Failed):
+                raise one.error
+            made.append(one)
+        return made
+
+    def run(self, request: Request, *, overwrite: bool = False, resume: bool = False) -> list[Path]:
+        """Make every sample of a job and return the files: clips or images, a record of each, and a contact sheet.
+
+        Existing files stop the job unless `resume` skips the finished ones or `overwrite` makes all again. Raises
+        OsoraError, before any model is loaded, for whatever is wrong with the request; and at the end when samples
+        failed, the others being written.
+        """
+        return run_job(self, request, overwrite=overwrite, resume=resume)
+
+    def plan(self, request: Request) -> list[Sample]:
+        """Return the samples that a request stands for; see `plan_samples`."""
+        return plan_samples(request, self.recipe)
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Raise OsoraError for sizes that do not exist, for references that are too short, for a language model without key."""
+        for config in dict.fromkeys(sample.config for sample in samples):
+            self._size(config)
+            same = (sample.references for sample in samples if sample.config == config)
+            check_references(same, config.cond_type, causal=self._facts.causal)
+        self._language_model(samples)
+
+    def make(self, samples: Sequence[Sample]) -> Iterator["Made | Failed"]:
+        """Yield every sample, made or failed, batch by batch: those of one size together, in order."""
+        self.check(samples)
+        written = self._write_prompts(samples)
+        self._encode({*(prompt.encoded for prompt in written.values()), *(sample.negative for sample in samples)})
+        models = self._load()
+        batches = plan_batches(samples, self.recipe.sampling.batch_size)
+        steps = sum(batch[0].config.num_steps for batch in batches)
+        with JobProgress("sampling", steps, console=self.console) as progress:
+            for batch in batches:
+                size = self._size(batch[0].config)
+                prompts = [written[_key(sample)] for sample in batch]
+                yield from make_batch(models, self._texts, batch, prompts, size, self._stages, progress)
+
+    def _size(self, config: Any) -> tuple[int, int]:
+        return sample_size(config, self._facts.strides[1] * self.recipe.model.patch_size)
+
+    def _language_model(self, samples: Sequence[Sample]) -> LanguageModel | None:
+        if not any(needs_language_model(sample.config) for sample in samples):
+            return None
+        return LanguageModel.from_environment(self.recipe.sampling.language_model)
+
+    def _write_prompts(self, samples: Sequence[Sample]) -> dict[Any, WrittenPrompt]:
+        """Write each prompt once, whatever the number of its samples."""
+        model = self._language_model(samples)
+        first = {_key(sample): sample for sample in samples}
+        if model is None:
+            return {key: write_prompt(sample, None) for key, sample in first.items()}
+        written = {}
+        with JobProgress("writing prompts", len(first), console=self.console) as progress:
+            for key, sample in first.items():
+                written[key] = write_prompt(sample, model)
+                progress.advance()
+        return written
+
+    def _encode(self, texts: set[str]) -> None:
+        missing = texts - self._texts.tokens.keys()
+        if missing:
+            with self._stages.stage("text"):
+                table = encode_prompts(missing, self.recipe.text, DTYPES[self.recipe.dtype], self.device)
+            self._texts.tokens.update(table.tokens)
+            self._texts.vector.update(table.vector)
+
+    def _load(self) -> Generator:
+        if self._models is None:
+            with self._stages.stage("load"):
+                self._models = load_models(self.recipe, self.weights, DTYPES[self.recipe.dtype], self.device)
+        return self._models
 
 
-def _load_denoiser(recipe: SampleRecipe, path: str | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    denoiser: nn.Module
-    if path is None:
-        with seeded_init(recipe.sampling.seed), torch.device(device):
-            denoiser = build_denoiser(recipe.model)
-        return denoiser
-    # Every tensor is about to be loaded, so none is initialised, and none exists in a precision that is not wanted.
-    with torch.device("meta"):
-        denoiser = build_denoiser(recipe.model).to(dtype)
-    denoiser = denoiser.to_empty(device=device)
-    load_weights(denoiser, path)
-    return denoiser
+def _key(sample: Sample) -> Any:
+    return sample.prompt, sample.config
+
+
+def _texts(given: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
+
+
+def _weights(source: str | None, key: str, ema: bool) -> str | None:
+    return None if source is None else str(find_weights(source, key, ema=ema))

@@ -1,5 +1,6 @@
 """Prompts as the denoiser knows captions from training: with frames per second and motion score behind them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -7,16 +8,49 @@ from torch import Tensor
 
 from opensora_cli.data.captions import add_fps, add_motion_score
 from opensora_cli.sampling.denoise import EncodedText
+from opensora_cli.sampling.language_model import LanguageModel
+from opensora_cli.sampling.request import Sample
+from opensora_cli.sampling.rewriting import refined_prompt, written_motion
 from opensora_models.build import build_text_encoders
 from schemas.sampling import SamplingConfig
 from schemas.text import TextConfig
 
 
-def full_prompt(prompt: str, config: SamplingConfig) -> str:
-    """Return what the text encoders get: images, and clips with `motion_score = "none"`, take the prompt as it is."""
+@dataclass(frozen=True)
+class WrittenPrompt:
+    """A prompt as the text encoders get it, and what a language model added to it."""
+
+    encoded: str
+    refined: str | None = None
+    motion_score: str | None = None
+
+
+def full_prompt(prompt: str, config: SamplingConfig, motion_score: str | None = None) -> str:
+    """Return what the text encoders get: images, and clips with `motion_score = "none"`, take the prompt as it is.
+
+    `motion_score` is what takes the place of "dynamic".
+    """
     if config.num_frames == 1 or config.motion_score == "none":
         return prompt
-    return add_motion_score(add_fps(prompt, config.fps_save), config.motion_score)
+    return add_motion_score(add_fps(prompt, config.fps_save), motion_score or config.motion_score)
+
+
+def needs_language_model(config: SamplingConfig) -> bool:
+    """Whether a prompt cannot be written without a language model."""
+    return config.refine_prompt or (config.motion_score == "dynamic" and config.num_frames > 1)
+
+
+def write_prompt(sample: Sample, model: LanguageModel | None) -> WrittenPrompt:
+    """Return a sample's prompt, refined and with a motion score if its settings want that. Raises OsoraError."""
+    config = sample.config
+    if not needs_language_model(config):
+        return WrittenPrompt(full_prompt(sample.prompt, config))
+    assert model is not None, "asked for where any sample needs it"
+    refined = refined_prompt(model, sample.prompt, config.cond_type) if config.refine_prompt else None
+    text = refined or sample.prompt
+    dynamic = config.motion_score == "dynamic" and config.num_frames > 1
+    motion = written_motion(model, text) if dynamic else None
+    return WrittenPrompt(full_prompt(text, config, motion), refined, motion)
 
 
 @dataclass(frozen=True)
@@ -35,10 +69,10 @@ class PromptTable:
 
 
 @torch.no_grad()
-def encode_prompts(texts: set[str], config: TextConfig, dtype: torch.dtype, device: torch.device) -> PromptTable:
+def encode_prompts(texts: Iterable[str], config: TextConfig, dtype: torch.dtype, device: torch.device) -> PromptTable:
     """Encode each text once. The encoders live only as long as this call: T5-XXL alone takes 9 GB in bf16."""
     encoders = build_text_encoders(config, dtype, device)
-    ordered = sorted(texts)
+    ordered = sorted(set(texts))
     return PromptTable(
         {text: encoders.t5([text])[0].cpu() for text in ordered},
         {text: encoders.clip([text])[0].cpu() for text in ordered},

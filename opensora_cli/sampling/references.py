@@ -5,29 +5,40 @@ from pathlib import Path
 
 from torch import Tensor
 
+from opensora_cli.data.media import UnreadableClip, is_image
+from opensora_cli.data.probe import probe
 from opensora_cli.data.video import read_reference
 from opensora_models.diffusion.condition import reference_frames
 from schemas.condition import ConditionName
+from schemas.errors import OsoraError
 
-PixelClips = dict[tuple[Path, ...], list[Tensor]]
-"""For each sample's reference files their frames, (3, T, H, W) in [-1, 1]."""
+
+def check_references(files: Iterable[tuple[Path, ...]], condition: ConditionName, *, causal: bool) -> None:
+    """Look into every reference file once, without decoding it where its header says enough.
+
+    Raises OsoraError, with the frames that are needed, for a file that is missing, no picture or too short.
+    """
+    frames = reference_frames(condition, causal=causal)
+    for path in dict.fromkeys(path for paths in files for path in paths):
+        if not path.is_file():
+            raise OsoraError(f"{path}: there is no such file. Give the path of an image or a video.")
+        there = probe(str(path)).num_frames
+        if there < frames:
+            has = "an image has one; give a video" if is_image(str(path)) else f"it has {there}"
+            raise UnreadableClip(str(path), f"{frames} frames are needed, {has}")
 
 
 def read_references(
-    files: Iterable[tuple[Path, ...]], condition: ConditionName, *, causal: bool, height: int, width: int
-) -> PixelClips:
-    """Read every sample's reference files once, resized and cropped to the sample's size.
+    paths: Sequence[Path], condition: ConditionName, *, causal: bool, size: tuple[int, int]
+) -> list[Tensor]:
+    """Return a sample's references, (3, T, H, W) in [-1, 1] each, resized and cropped to `size` (height, width).
 
-    Raises OsoraError, with the frames that are needed, for a file that is missing, unreadable or too short.
+    Raises OsoraError for a file that cannot be read, or has fewer frames than the condition needs.
     """
-    return {paths: _read(paths, condition, causal, height, width) for paths in dict.fromkeys(files) if paths}
-
-
-def _read(paths: Sequence[Path], condition: ConditionName, causal: bool, height: int, width: int) -> list[Tensor]:
     frames = reference_frames(condition, causal=causal)
     # The last reference of a loop, and that of any tail, is taken from the end of its file.
     tails = [False, True] if condition == "i2v_loop" else ["tail" in condition]
     return [
-        read_reference(str(path), frames=frames, height=height, width=width, tail=tail)
+        read_reference(str(path), frames=frames, height=size[0], width=size[1], tail=tail)
         for path, tail in zip(paths, tails, strict=True)
     ]

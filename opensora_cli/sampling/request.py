@@ -1,14 +1,20 @@
 """What a user asks of one sampling job, checked before anything is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
+
+from opensora_cli.sampling.rows import Row, read_rows
+from opensora_cli.sampling.seeds import row_seeds, sample_seed
 from opensora_models.diffusion.condition import reference_count
+from schemas.checks import run_checks
 from schemas.condition import ConditionName
 from schemas.errors import OsoraError, UsageError
 from schemas.recipes import SampleRecipe
+from schemas.sampling import SamplingConfig
 
 SEPARATOR = ";"
 
@@ -21,91 +27,151 @@ class Request:
     prompts_file: Path | None = None
     references: tuple[str, ...] = ()
     negative: str | None = None
+    start_index: int = 0
+    end_index: int | None = None
+    """Rows to make: from `start_index` up to, not including, `end_index`."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip or image to make; `index` counts over the whole job."""
+    """One clip or image to make: sample `number` of the prompt in row `row`, with the row's own settings in `config`."""
 
-    index: int
+    row: int
+    number: int
     prompt: str
     negative: str
     seed: int
     references: tuple[Path, ...]
+    config: SamplingConfig
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Return how it is called in messages."""
+        return f"sample {self.row}" + (f" ({self.number})" if self.number else "")
 
 
 def plan_samples(request: Request, recipe: SampleRecipe) -> list[Sample]:
     """Return every sample of a job: for each prompt in turn, `sampling.num_samples` of them.
 
-    Raises UsageError or OsoraError for missing prompts, and for references that do not go with the condition. What the
-    recipe alone can get wrong has been checked with the recipe.
+    A sample's row and seed do not depend on which rows are chosen, so that a job may be made in parts. Raises UsageError or
+    OsoraError for missing prompts, for rows that cannot be made, and for references that do not go with the condition.
     """
-    prompts = _prompts(request)
-    references = _references(request.references, recipe.sampling.cond_type, len(prompts))
-    _check_negative(request, recipe)
-    pairs = product(zip(prompts, references, strict=True), range(recipe.sampling.num_samples))
+    rows = _rows(request)
+    references = _references(request.references, recipe.sampling.cond_type, rows)
+    _check_negative(request, rows, recipe)
+    configs = {row.place: with_settings(recipe, row.settings, row.place) for row in rows}
+    seeds = row_seeds([row.seed for row in rows], recipe.sampling.seed)
     return [
-        Sample(index, prompt, request.negative or "", recipe.sampling.seed + index, paths)
-        for index, ((prompt, paths), _) in enumerate(pairs)
+        Sample(
+            row=index,
+            number=number,
+            prompt=row.text,
+            negative=row.negative or request.negative or "",
+            seed=sample_seed(seeds[index], number),
+            references=references[index],
+            config=configs[row.place],
+            name=row.name,
+        )
+        for index, row in _chosen(rows, request)
+        for number in range(recipe.sampling.num_samples)
     ]
 
 
-def _prompts(request: Request) -> list[str]:
-    prompts = [*request.prompts, *(_read_prompts(request.prompts_file) if request.prompts_file else ())]
-    if not prompts:
-        raise UsageError('no prompt: give --prompt "..." (repeatable), or --prompts FILE with one prompt a line.')
-    if blank := [number for number, prompt in enumerate(prompts, 1) if not prompt.strip()]:
+def _rows(request: Request) -> list[Row]:
+    rows = [Row(prompt, f"--prompt {number}") for number, prompt in enumerate(request.prompts, 1)]
+    if blank := [number for number, row in enumerate(rows, 1) if not row.text.strip()]:
         raise UsageError(f"prompt {blank[0]} is blank. Describe what the clip should show, or leave it out.")
-    return prompts
+    rows += read_rows(request.prompts_file) if request.prompts_file else []
+    if not rows:
+        raise UsageError(
+            'no prompt: give --prompt "..." (repeatable), or --prompts FILE: one prompt a line, or a table with a column text.'
+        )
+    return rows
 
 
-def _read_prompts(path: Path) -> list[str]:
+def _chosen(rows: list[Row], request: Request) -> list[tuple[int, Row]]:
+    end = len(rows) if request.end_index is None else request.end_index
+    chosen = list(enumerate(rows))[request.start_index : end] if end >= 0 <= request.start_index else []
+    if not chosen:
+        raise UsageError(
+            f"--start-index {request.start_index} --end-index {end}: no row is left of {len(rows)}. Rows count from 0, and "
+            "the end is not included."
+        )
+    return chosen
+
+
+def with_settings(recipe: SampleRecipe, settings: Mapping[str, Any], place: str) -> SamplingConfig:
+    """Return [sampling] with other values for some keys, after all rules have looked at them.
+
+    A resolution or aspect ratio takes the place of the recipe's height and width. Raises OsoraError, with the `place`.
+    """
+    if not settings:
+        return recipe.sampling
+    values = {**recipe.sampling.model_dump(), **settings}
+    if {"resolution", "aspect_ratio"} & settings.keys() and not {"height", "width"} & settings.keys():
+        values |= {"height": None, "width": None}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--prompts {path}: cannot read it: {error}. It must be a UTF-8 text file.") from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise UsageError(f"--prompts {path}: the file has no prompt in it. Write one a line.")
-    return prompts
+        config = SamplingConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise OsoraError(f"{place}: {first['loc'][0]}: {first['msg']}, not {first['input']!r}.") from error
+    for problem in run_checks(recipe.model_copy(update={"sampling": config})):
+        if problem.severity == "error":
+            raise OsoraError(f"{place}: {problem.message} {problem.help}")
+    return config
 
 
-def _references(given: Sequence[str], condition: ConditionName, prompts: int) -> list[tuple[Path, ...]]:
-    """Return each prompt's reference files: one `--ref` serves all prompts, several go with the prompts in order."""
+def _references(given: Sequence[str], condition: ConditionName, rows: list[Row]) -> list[tuple[Path, ...]]:
+    """Return each row's reference files: its own, or of `--ref`: one serves all other rows, several go in order."""
     needed = reference_count(condition)
+    others = [row for row in rows if not row.references]
     if not needed:
-        if given:
-            raise UsageError(
-                f"--ref {given[0]}: the condition is t2v, which takes no reference. Say what it is for, for example "
-                "--cond i2v_head, or leave --ref out."
-            )
-        return [()] * prompts
-    if not given:
+        _refuse_references(given, rows)
+        return [()] * len(rows)
+    if not given and others:
         what = "2 references, for the first and the last frame" if needed == 2 else "a reference"
         example = f"first.png{SEPARATOR}last.png" if needed == 2 else "clip.mp4" if "v2v" in condition else "image.png"
-        raise UsageError(f"the condition {condition} needs {what}: give --ref {example!r}, or use --cond t2v.")
-    if len(given) not in (1, prompts):
         raise UsageError(
-            f"{len(given)} --ref for {prompts} prompts: give one for all of them, or one for each, in the same order."
+            f"{others[0].place}: the condition {condition} needs {what}: give --ref {example!r}, or use --cond t2v."
         )
-    parsed = [_files(text, condition, needed) for text in given]
-    return parsed * prompts if len(parsed) == 1 else parsed
+    if given and len(given) not in (1, len(others)):
+        raise UsageError(
+            f"{len(given)} --ref for {len(others)} prompts: give one for all of them, or one for each, in the same order."
+        )
+    shared = iter([given[0]] * len(others) if len(given) == 1 else given)
+    return [
+        _files(row.references, row.place, row.folder, condition, needed)
+        if row.references
+        else _files(next(shared), "--ref", Path(), condition, needed)
+        for row in rows
+    ]
 
 
-def _files(text: str, condition: ConditionName, needed: int) -> tuple[Path, ...]:
-    paths = tuple(Path(part.strip()).expanduser() for part in text.split(SEPARATOR) if part.strip())
+def _refuse_references(given: Sequence[str], rows: list[Row]) -> None:
+    found = [f"--ref {given[0]}"] if given else [f"{row.place}: ref {row.references}" for row in rows if row.references]
+    if found:
+        raise UsageError(
+            f"{found[0]}: the condition is t2v, which takes no reference. Say what it is for, for example "
+            "--cond i2v_head, or leave it out."
+        )
+
+
+def _files(text: str, place: str, folder: Path, condition: ConditionName, needed: int) -> tuple[Path, ...]:
+    paths = tuple(folder / Path(part.strip()).expanduser() for part in text.split(SEPARATOR) if part.strip())
     if len(paths) != needed:
         hint = f"Separate them by {SEPARATOR!r}; the same image twice makes a loop" if needed == 2 else "Give one file"
-        raise UsageError(f"--ref {text!r}: {condition} takes {needed} file(s), not {len(paths)}. {hint}.")
+        raise UsageError(f"{place} {text!r}: {condition} takes {needed} file(s), not {len(paths)}. {hint}.")
     for path in paths:
         if not path.is_file():
-            raise OsoraError(f"--ref {path}: there is no such file. Give the path of an image or a video.")
+            raise OsoraError(f"{place} {path}: there is no such file. Give the path of an image or a video.")
     return paths
 
 
-def _check_negative(request: Request, recipe: SampleRecipe) -> None:
-    if request.negative and recipe.model.guidance_embed:
+def _check_negative(request: Request, rows: list[Row], recipe: SampleRecipe) -> None:
+    place = "--neg" if request.negative else next((f"{row.place}: neg" for row in rows if row.negative), None)
+    if place and recipe.model.guidance_embed:
         raise UsageError(
-            "--neg: this model takes the guidance scale as an input (model.guidance_embed = true) and never sees a "
-            "negative prompt. Leave --neg out."
+            f"{place}: this model takes the guidance scale as an input (model.guidance_embed = true) and never sees a "
+            "negative prompt. Leave it out."
         )

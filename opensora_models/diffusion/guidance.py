@@ -21,13 +21,19 @@ FIRST_OSCILLATION = 10
 
 @dataclass(frozen=True)
 class GuidanceScales:
-    """Scales of one run and how they change over steps and frames (unitless)."""
+    """Scales of one run, how they change over steps and frames (unitless), and the times between which they act."""
 
     text: float
     image: float = 1.0
     text_oscillates: bool = False
     image_oscillates: bool = False
     image_grows_over_frames: bool = False
+    time_min: float = 0.0
+    time_max: float = 1.0
+
+    def act_at(self, time: float) -> bool:
+        """Whether a step that starts at `time` is guided at all (Kynkaanniemi et al., arXiv 2404.07724)."""
+        return self.time_min <= min(time, 1.0) <= self.time_max  # a shifted schedule may start a rounding error above 1
 
 
 def oscillate(scale: float, step: int, first: int = FIRST_OSCILLATION) -> float:
@@ -44,8 +50,15 @@ def image_ramp(scale: float, step: int, num_steps: int, latent_frames: int) -> T
     return torch.linspace(1.0, float(upper), latent_frames)
 
 
-def step_scales(scales: GuidanceScales, step: int, num_steps: int, latent_frames: int) -> tuple[float, Tensor]:
-    """Return the text scale and the image scales per latent frame, (T,) float32, of a 0-based step."""
+def step_scales(
+    scales: GuidanceScales, step: int, num_steps: int, latent_frames: int, time: float | None = None
+) -> tuple[float, Tensor]:
+    """Return the text scale and the image scales per latent frame, (T,) float32, of a 0-based step.
+
+    A step that starts at a `time` when the scales do not act has all of them at 1.
+    """
+    if time is not None and not scales.act_at(time):
+        return 1.0, torch.ones(latent_frames)
     text = oscillate(scales.text, step) if scales.text_oscillates else scales.text
     image = oscillate(scales.image, step) if scales.image_oscillates else scales.image
     if scales.image_grows_over_frames and image > 1:

@@ -180,6 +180,61 @@ def image_guidance_has_an_effect(recipe: SampleRecipe) -> Iterator[Finding]:
 
 
 @rule(
+    "OSR313",
+    SampleRecipe,
+    reason="Guidance acts between two times; a distilled model has none that could be switched off.",
+    fix="Make guidance_t_min smaller than guidance_t_max, and leave both out with model.guidance_embed.",
+    wrong="""
+        _base_ = "sample/256px"
+        [sampling]
+        guidance_t_min = 0.9
+        guidance_t_max = 0.2
+    """,
+    right="""
+        _base_ = "sample/256px"
+        [sampling]
+        guidance_t_min = 0.2
+        guidance_t_max = 0.9
+    """,
+)
+def guidance_acts_between_two_times(recipe: SampleRecipe) -> Iterator[Finding]:
+    """guidance_t_min is below guidance_t_max; with model.guidance_embed they are 0 and 1."""
+    low, high = recipe.sampling.guidance_t_min, recipe.sampling.guidance_t_max
+    keys = (("sampling", "guidance_t_min"), ("sampling", "guidance_t_max"))
+    if low >= high:
+        yield Finding(keys, f"sampling.guidance_t_min = {low} is not below sampling.guidance_t_max = {high}.")
+    elif recipe.model.guidance_embed and (low, high) != (0, 1):
+        message = (
+            f"sampling: guidance from {low} to {high}, but model.guidance_embed = true: it is an input of every step."
+        )
+        yield Finding((*keys, ("model", "guidance_embed")), message)
+
+
+@rule(
+    "OSR314",
+    SampleRecipe,
+    reason="flow_shift says how far the schedule is shifted; without a shift nothing reads it.",
+    fix="Set shift = true, or leave flow_shift out.",
+    wrong="""
+        _base_ = "sample/256px"
+        [sampling]
+        shift = false
+        flow_shift = 3.0
+    """,
+    right="""
+        _base_ = "sample/256px"
+        [sampling]
+        flow_shift = 3.0
+    """,
+)
+def flow_shift_goes_with_shift(recipe: SampleRecipe) -> Iterator[Finding]:
+    """flow_shift needs shift = true."""
+    if recipe.sampling.flow_shift is not None and not recipe.sampling.shift:
+        message = f"sampling.flow_shift = {recipe.sampling.flow_shift}, but sampling.shift = false."
+        yield Finding((("sampling", "flow_shift"), ("sampling", "shift")), message)
+
+
+@rule(
     "OSR320",
     SampleRecipe,
     reason="The video model goes on from the image that the image model made, so it needs an input for it.",

@@ -90,16 +90,12 @@ def _needs_number(value: Any) -> Any:
     return value
 
 
-def _motion_to_ours(value: Any) -> Any:
-    if value == "dynamic":
-        raise NoCounterpartError("a score that a language model chooses for each prompt")
-    return "none" if value is None else str(value)
-
-
 BUCKETS = Conversion(_buckets_to_ours)
 SAVING = Conversion(_needs_saving)
 KEEPING = Conversion(_needs_number)
-MOTION = Conversion(_motion_to_ours, lambda value: None if value == "none" else value)
+MOTION = Conversion(
+    lambda value: "none" if value is None else str(value), lambda value: None if value == "none" else value
+)
 WARMUP = Conversion(lambda value: 0 if value is None else value)
 EVERY_BLOCK = Conversion(lambda value: [100, 100] if value is None else value)
 FACTOR = Conversion(lambda value: 1.0 if value is None else value, lambda value: None if value == 1.0 else value)

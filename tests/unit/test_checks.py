@@ -39,6 +39,14 @@ CASES = [
     ("OSR303", "sample/256px", ["sampling.aspect_ratio='wide'"], '"wide" is not width:height'),
     ("OSR310", "sample/256px", ["sampling.cond_type=i2v_head", "model.cond_embed=false"], "the model takes no frames"),
     ("OSR311", "sample/256px", ["sampling.cond_type=v2v_head", "sampling.num_frames=33"], "v2v_head shows 33 of them"),
+    ("OSR313", "sample/256px", ["sampling.guidance_t_min=0.8", "sampling.guidance_t_max=0.2"], "0.8 is not below"),
+    (
+        "OSR313",
+        "sample/256px",
+        ["sampling.guidance_t_min=0.2", "model.guidance_embed=true"],
+        "is an input of every step",
+    ),
+    ("OSR314", "sample/256px", ["sampling.flow_shift=3.0", "sampling.shift=false"], "but sampling.shift = false."),
     (
         "OSR401",
         "stage1",

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from opensora_cli.sampling.denoise import EncodedText, denoise, denoise_distilled
+from opensora_cli.sampling.denoise import Denoised, EncodedText, denoise, denoise_distilled
 from opensora_cli.sampling.generate import Clips, encode_references, generate, guidance_scales
 from opensora_models.diffusion.condition import inference_condition
-from opensora_models.diffusion.guidance import step_scales
+from opensora_models.diffusion.guidance import GuidanceScales, step_scales
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
-from opensora_models.diffusion.schedule import get_schedule
+from opensora_models.diffusion.schedule import clip_shift, get_schedule
+from opensora_models.diffusion.solver import SolverName
 from schemas.sampling import SamplingConfig
 from tests.unit.sampling_models import DISTILLED, Counting, denoiser, models, text
 
@@ -98,24 +99,6 @@ def test_a_seed_fixes_the_result_bit_for_bit() -> None:
     assert first.shape == (1, 3, 9, 32, 32)
 
 
-def test_a_batch_of_two_references_equals_two_batches_of_one() -> None:
-    config = CONFIG.model_copy(update={"cond_type": "i2v_head", "batch_size": 2})
-    both = make(config, [7, 8], [reference(0.5), reference(-2.0)]).video
-    negative = text(2, 90)
-    for row, value in enumerate((0.5, -2.0)):
-        caption = text(2, 10)
-        alone = generate(
-            models(),
-            config,
-            SIZE,
-            [7 + row],
-            EncodedText(caption.tokens[row : row + 1], caption.vector[row : row + 1]),
-            EncodedText(negative.tokens[row : row + 1], negative.vector[row : row + 1]),
-            [reference(value)],
-        ).video
-        assert torch.allclose(both[row : row + 1], alone, atol=1e-4)
-
-
 def test_every_item_is_decoded_from_its_own_reference() -> None:
     config = CONFIG.model_copy(update={"cond_type": "i2v_head"})
     made = models()
@@ -151,3 +134,67 @@ def test_bf16_models_work_on_a_float32_latent() -> None:
     assert clips.video.dtype == torch.float32
     assert clips.video.isfinite().all()
     assert isinstance(made.denoiser, Counting)
+
+
+def both(config: SamplingConfig, *, in_turn: bool) -> tuple[Denoised, Counting]:
+    model = denoiser()
+    cond = inference_condition(NOISE, "i2v_head", [reference(0.5)], time_stride=4, causal=True)
+    times = get_schedule(config.num_steps, 4, 3)
+    done = denoise(
+        model, NOISE, text(1, 10), text(1, 20), times=times, scales=guidance_scales(config), patch_size=2,
+        condition_BCTHW=cond, in_turn=in_turn, solver=config.solver,
+    )  # fmt: skip
+    return done, model
+
+
+def test_branches_in_turn_give_what_branches_together_give() -> None:
+    together, one_forward = both(CONFIG, in_turn=False)
+    in_turn, three_forwards = both(CONFIG, in_turn=True)
+    assert (one_forward.calls, three_forwards.calls) == (3, 9)
+    assert together.evaluations == in_turn.evaluations == one_forward.rows == three_forwards.rows == 9
+    assert torch.allclose(together.latent, in_turn.latent, atol=1e-5)
+
+
+def test_outside_the_guidance_interval_only_the_caption_is_evaluated() -> None:
+    times = get_schedule(10, 4, 3).tolist()[:-1]
+    config = SamplingConfig(num_steps=10, guidance_t_min=0.3, guidance_t_max=0.8)
+    inside = [time for time in times if 0.3 <= time <= 0.8]
+    done, _ = both(config, in_turn=False)
+    assert 0 < len(inside) < 10
+    assert done.evaluations == 10 + 2 * len(inside)
+    assert not torch.equal(done.latent, both(SamplingConfig(num_steps=10), in_turn=False)[0].latent)
+
+
+def test_a_schedule_that_starts_a_rounding_error_above_one_is_guided() -> None:
+    assert get_schedule(5, 6, 4)[0] > 1
+    assert step_scales(GuidanceScales(7.5, 3.0), 0, 5, 4, time=float(get_schedule(5, 6, 4)[0]))[0] == 7.5
+
+
+@pytest.mark.parametrize(("solver", "evaluations"), [("heun", 5 * 3), ("dpmpp_2m", 3 * 3)])
+def test_other_solvers_go_another_way_at_their_own_price(solver: SolverName, evaluations: int) -> None:
+    config = CONFIG.model_copy(update={"solver": solver, "cond_type": "i2v_head"})
+    done, _ = both(config, in_turn=False)
+    assert done.evaluations == evaluations
+    assert not torch.equal(done.latent, both(CONFIG, in_turn=False)[0].latent)
+    assert generate(models(), config, SIZE, [1], text(1, 1), text(1, 2), [reference(0.5)]).evaluations == evaluations
+
+
+def test_flow_shift_takes_the_place_of_the_clips_own_shift() -> None:
+    size, seed, words = SIZE, [7], (text(1, 10), text(1, 90))
+    tokens = 4  # of one frame of 32 x 32 pixels
+    same = CONFIG.model_copy(update={"flow_shift": clip_shift(tokens, 3)})
+    other = CONFIG.model_copy(update={"flow_shift": 5.0})
+    usual, explicit, shifted = (generate(models(), c, size, seed, *words, [None]).video for c in (CONFIG, same, other))
+    assert torch.equal(usual, explicit)
+    assert not torch.equal(usual, shifted)
+
+
+def test_on_a_cpu_a_sample_has_the_same_bits_in_every_batch() -> None:
+    config = CONFIG.model_copy(update={"cond_type": "i2v_head"})
+    references = [reference(0.5), reference(-2.0), reference(1.0)]
+    caption, negative = text(3, 10), text(3, 90)
+    together = generate(models(), config, SIZE, [7, 8, 9], caption, negative, references).video
+    for item in (2, 0, 1):
+        words = (EncodedText(one.tokens[item : item + 1], one.vector[item : item + 1]) for one in (caption, negative))
+        alone = generate(models(), config, SIZE, [7 + item], *words, [references[item]]).video
+        assert torch.equal(alone[0], together[item])

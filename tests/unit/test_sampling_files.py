@@ -31,7 +31,7 @@ def clip(frames: int, height: int = 48, width: int = 64) -> torch.Tensor:
 
 @pytest.mark.parametrize(("frames", "fps"), [(9, 24), (17, 8), (2, 60)])
 def test_a_clip_has_exactly_the_size_frames_and_speed_asked_for(tmp_path: Path, frames: int, fps: int) -> None:
-    path = write_sample(tmp_path / "clip", clip(frames), fps)
+    path = write_sample(tmp_path / "clip.mp4", clip(frames), fps)
     assert path == tmp_path / "clip.mp4"
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
@@ -45,8 +45,7 @@ def test_a_clip_has_exactly_the_size_frames_and_speed_asked_for(tmp_path: Path, 
 
 
 def test_a_single_frame_is_a_png_without_loss(tmp_path: Path) -> None:
-    path = write_sample(tmp_path / "image", clip(1), 24)
-    assert path.suffix == ".png"
+    path = write_sample(tmp_path / "image.png", clip(1), 24)
     with Image.open(path) as image:
         assert np.array_equal(np.asarray(image), to_frames(clip(1))[0])
 
@@ -58,7 +57,7 @@ def test_pixels_outside_the_range_are_clamped() -> None:
 
 def test_odd_sides_are_an_error_that_names_them(tmp_path: Path) -> None:
     with pytest.raises(OsoraError, match=r"needs even sides, the frames are 47 x 64"):
-        write_sample(tmp_path / "clip", clip(3, height=47), 24)
+        write_sample(tmp_path / "clip.mp4", clip(3, height=47), 24)
     assert not list(tmp_path.iterdir())
 
 
@@ -87,11 +86,11 @@ def test_an_interrupted_write_leaves_nothing_and_the_old_file_alone(
 def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OsoraError, match=r"cannot write .*clip.mp4.*choose another sampling.save_dir"):
-        write_sample(tmp_path / "file" / "clip", clip(3), 24)
+        write_sample(tmp_path / "file" / "clip.mp4", clip(3), 24)
 
 
 def test_the_contact_sheet_has_a_row_for_each_sample(tmp_path: Path) -> None:
-    video, image = write_sample(tmp_path / "a", clip(9), 24), write_sample(tmp_path / "b", clip(1), 24)
+    video, image = write_sample(tmp_path / "a.mp4", clip(9), 24), write_sample(tmp_path / "b.png", clip(1), 24)
     sheet = write_contact_sheet(tmp_path / "contact-sheet.png", [(video, "a cat " * 400), (image, "käse")])
     with Image.open(sheet) as page:
         pixels = np.asarray(page)
@@ -107,7 +106,7 @@ def recipe(save_dir: Path, **sampling: object) -> SampleRecipe:
 
 
 def planned(made: SampleRecipe, *prompts: str) -> list[Output]:
-    return plan_outputs(plan_samples(Request(prompts), made), Path(made.sampling.save_dir), image=False)
+    return plan_outputs(plan_samples(Request(prompts), made), Path(made.sampling.save_dir))
 
 
 def finish(output: Output, made: SampleRecipe) -> None:
@@ -131,7 +130,7 @@ def test_resume_refuses_samples_of_something_else(tmp_path: Path) -> None:
     before = recipe(tmp_path)
     finish(planned(before, "a")[0], before)
     after = recipe(tmp_path, num_steps=7)
-    with pytest.raises(OsoraError, match=r"was made with another prompt, sampling"):
+    with pytest.raises(OsoraError, match=r"sample-0000.json was made with another prompt, sampling"):
         outputs_to_make(planned(after, "z"), after, NO_WEIGHTS, overwrite=False, resume=True)
 
 
@@ -140,7 +139,7 @@ def test_a_larger_batch_or_more_samples_may_resume(tmp_path: Path) -> None:
     finish(planned(before, "a")[0], before)
     after = recipe(tmp_path, batch_size=2, num_samples=3)
     missing = outputs_to_make(planned(after, "a"), after, NO_WEIGHTS, overwrite=False, resume=True)
-    assert [output.sample.seed for output in missing] == [43, 44]
+    assert [output.media.name for output in missing] == ["sample-0000_1.mp4", "sample-0000_2.mp4"]
 
 
 def test_overwrite_and_resume_exclude_each_other(tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ def image(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_samples_run_over_prompts_and_count_their_seeds(image: str) -> None:
+def test_samples_run_over_prompts_with_seeds_of_their_own(image: str) -> None:
     request = Request(prompts=("a", "b"), references=(image,), negative="blur")
     samples = plan_samples(request, recipe(cond_type="i2v_head", num_samples=2, seed=5))
-    assert [(s.index, s.prompt, s.seed) for s in samples] == [(0, "a", 5), (1, "a", 6), (2, "b", 7), (3, "b", 8)]
+    assert [(s.row, s.number, s.prompt) for s in samples] == [(0, 0, "a"), (0, 1, "a"), (1, 0, "b"), (1, 1, "b")]
+    assert [s.seed for s in samples if s.number == 0] == [5, 6]
+    assert len({s.seed for s in samples}) == 4
     assert {s.negative for s in samples} == {"blur"}
     assert {s.references for s in samples} == {(Path(image),)}
 

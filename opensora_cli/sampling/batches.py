@@ -1,0 +1,152 @@
+"""Samples that are made together, and what comes of each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from opensora_cli.progress import JobProgress
+from opensora_cli.sampling.generate import Clips, Generator, encode_references, generate
+from opensora_cli.sampling.prompts import PromptTable, WrittenPrompt
+from opensora_cli.sampling.references import read_references
+from opensora_cli.sampling.request import Sample
+from opensora_cli.sampling.saving import suffix_of, write_sample
+from opensora_cli.sampling.stages import Stages, peak_bytes
+from schemas.errors import OsoraError
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished sample: `video` (3, T, H, W) float32 on the CPU, about [-1, 1] and not clamped, and what it took."""
+
+    sample: Sample
+    video: Tensor
+    prompt: WrittenPrompt
+    evaluations: int
+    batch: int
+    seconds: dict[str, float]
+    """By stage: text and load of the whole job so far, the others of the batch."""
+    peak_bytes: int
+    """The most memory in use since the process began: of the GPU, else of the process."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the clip or image, and return its path: the suffix is that of the recipe's output_format if there is none.
+
+        Raises OsoraError for an unknown suffix, and when it cannot be written.
+        """
+        path = Path(path)
+        if not path.suffix:
+            path = path.with_name(path.name + suffix_of(self.sample.config))
+        return write_sample(path, self.video, self.sample.config.fps_save)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A sample that could not be made, and why."""
+
+    sample: Sample
+    error: OsoraError
+
+
+def plan_batches(samples: Sequence[Sample], batch_size: int) -> list[list[Sample]]:
+    """Return batches of samples with equal settings, and so of one size, in the order of each one's first sample."""
+    groups: dict[object, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.config, []).append(sample)
+    return [
+        group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
+    ]
+
+
+def make_batch(
+    models: Generator,
+    texts: PromptTable,
+    batch: Sequence[Sample],
+    prompts: Sequence[WrittenPrompt],
+    size: tuple[int, int],
+    job: Stages,
+    progress: JobProgress,
+) -> Iterator[Made | Failed]:
+    """Yield what comes of each sample of a batch; one with a bad reference does not hold up the others.
+
+    `job` has the seconds of what was done once for all batches.
+    """
+    device = next(models.denoiser.parameters()).device
+    stages, whole = Stages(device), batch[0].config.num_steps
+    steps = _Steps(progress, batch)
+    with stages.stage("references"):
+        latents = {sample: _references(models, sample, size) for sample in batch}
+    yield from (latent for latent in latents.values() if isinstance(latent, Failed))
+    good = [
+        (sample, prompt)
+        for sample, prompt in zip(batch, prompts, strict=True)
+        if not isinstance(latents[sample], Failed)
+    ]
+    try:
+        clips = _generate(models, texts, good, latents, size, steps, stages) if good else None
+    except torch.OutOfMemoryError as error:
+        reason = f"not enough memory on {device} for {len(good)} samples of {size[0]} x {size[1]}: {_first_line(error)}"
+        advice = (
+            "Use a smaller sampling.batch_size, sampling.cfg_branches = in_turn, fewer frames or a lower resolution."
+        )
+        yield from (Failed(sample, OsoraError(f"{reason}. {advice}")) for sample, _ in good)
+        clips = None
+    progress.advance(steps.facts, whole - steps.done)
+    if clips is not None:
+        seconds = {**job.rounded(), **stages.rounded()}
+        for (sample, prompt), video_CTHW in zip(good, clips.video.cpu(), strict=True):
+            yield Made(sample, video_CTHW, prompt, clips.evaluations, len(good), seconds, peak_bytes(device))
+
+
+class _Steps:
+    """Shows the steps of one batch, and knows how many were done."""
+
+    def __init__(self, progress: JobProgress, batch: Sequence[Sample]) -> None:
+        self.done = 0
+        self.facts = batch[0].label if len(batch) == 1 else f"{batch[0].label} and {len(batch) - 1} more"
+        self._progress = progress
+
+    def __call__(self, step: int, steps: int) -> None:
+        self.done = step
+        self._progress.advance(self.facts)
+
+
+def _references(models: Generator, sample: Sample, size: tuple[int, int]) -> list[Tensor] | Failed | None:
+    if not sample.references:
+        return None
+    autoencoder = models.autoencoder
+    try:
+        clips = read_references(sample.references, sample.config.cond_type, causal=autoencoder.causal, size=size)
+    except OsoraError as error:
+        return Failed(sample, error)
+    return encode_references(autoencoder, clips)
+
+
+def _generate(
+    models: Generator,
+    texts: PromptTable,
+    good: Sequence[tuple[Sample, WrittenPrompt]],
+    latents: dict[Sample, list[Tensor] | Failed | None],
+    size: tuple[int, int],
+    steps: _Steps,
+    stages: Stages,
+) -> Clips:
+    device = next(models.denoiser.parameters()).device
+    references = [latents[sample] for sample, _ in good]
+    return generate(
+        models,
+        good[0][0].config,
+        size,
+        [sample.seed for sample, _ in good],
+        texts.batch([prompt.encoded for _, prompt in good], device),
+        texts.batch([sample.negative for sample, _ in good], device),
+        [one for one in references if not isinstance(one, Failed)],
+        steps,
+        stages,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
