@@ -50,6 +50,9 @@ class DatasetConfig(Schema):
     prefetch_factor: int = Field(
         2, ge=1, description="Batches each worker keeps ready.", json_schema_extra=cost("changes_memory")
     )
+    worker_timeout_seconds: float = Field(
+        600.0, ge=1, description="Longest wait for a worker's batch (seconds); then the run stops and names it."
+    )
     max_bad_share: float = Field(
         0.05, ge=0, le=1, description="Share of unreadable clips, of those read so far, at which the run stops."
     )

@@ -60,12 +60,8 @@ class Batch:
     bad: list[BadClip]
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch with its pixels on a device; from pinned memory the copy overlaps with other work."""
+        """Return the batch with its pixels on a device."""
         return replace(self, video=self.video.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "Batch":
-        """Return the batch with its pixels in page-locked memory; the loader calls this."""
-        return replace(self, video=self.video.pin_memory())
 
 
 @dataclass(frozen=True)

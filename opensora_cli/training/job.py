@@ -96,7 +96,7 @@ def make_loader(recipe: Trainable, process: Process) -> Loader:
         seed=recipe.seed,
         dp_rank=process.rank,
         dp_size=process.world_size,
-        device_pin=process.device.type == "cuda",
+        device=process.device,
     )
 
 

@@ -1,10 +1,13 @@
 """The loader: the right frames with the right captions, the same for any number of workers, from any batch on."""
 
 import csv
+import multiprocessing
+import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -173,6 +176,51 @@ def test_workers_end_with_a_killed_main_process(make: Make, tmp_path: Path) -> N
     # The pipe of stdout is closed when the last process that has it ends: were a worker left, this would not return.
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stdout
+
+
+@pytest.fixture
+def worker_of(make: Make) -> Iterator[Callable[..., tuple[Loader, int]]]:
+    """Build a loader with one worker that has read an epoch and waits; also gives its process id."""
+    started: list[multiprocessing.process.BaseProcess] = []
+
+    def build(**config: object) -> tuple[Loader, int]:
+        before = set(multiprocessing.active_children())
+        loader = make(num_workers=1, **config)
+        assert len(list(loader.epoch(0))) == CLIPS // 2
+        started.extend(set(multiprocessing.active_children()) - before)
+        assert len(started) == 1
+        return loader, started[0].pid or 0
+
+    yield build
+    for process in started:
+        process.kill()  # a stopped process takes no other signal
+
+
+def test_a_worker_that_is_refused_shared_memory_says_so(worker_of: Callable[..., tuple[Loader, int]]) -> None:
+    loader, pid = worker_of()
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1 << 16, resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]))
+    with pytest.raises(
+        OsoraError, match=r"data worker 0 was refused 0\.2 MiB of shared memory .* \(rows \[\d+, \d+\]\)"
+    ):
+        list(loader.epoch(1))
+
+
+def test_a_worker_that_hangs_is_waited_for_so_long_only(worker_of: Callable[..., tuple[Loader, int]]) -> None:
+    loader, pid = worker_of()
+    loader._watch.seconds = 0.5  # not before: the start of a worker counts too
+    want = [f"  row {row}: " for row in loader.plan(1).batch(0).rows]
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(OsoraError, match=r"data worker 0 .* within dataset.worker_timeout_seconds = 0\.5") as caught:
+        list(loader.epoch(1))
+    assert all(line in str(caught.value) for line in want)
+
+
+def test_a_worker_that_is_killed_ends_the_run(worker_of: Callable[..., tuple[Loader, int]]) -> None:
+    loader, pid = worker_of()
+    batches = loader.epoch(1)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(OsoraError, match=r"data worker 0 .* ended unexpectedly"):
+        list(batches)
 
 
 def test_two_epochs_at_once_are_a_bug(make: Make) -> None:
