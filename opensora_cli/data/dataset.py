@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from opensora_cli.data.buckets import BucketKey, Shape
 from opensora_cli.data.frames import crop_indices
 from opensora_cli.data.media import UnreadableClip, is_image
-from opensora_cli.data.transforms import TransformName, transform_image, transform_video
+from opensora_cli.data.readers import FrameReader
+from opensora_cli.data.transforms import CropDraw, TransformName, transform_image, transform_video
 from opensora_cli.data.video import read_clip, read_frames
 
 BadClip = tuple[int, str, str]
@@ -23,7 +24,7 @@ BadClip = tuple[int, str, str]
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """One clip: its row, its file, its finished caption, and which frames to take."""
+    """One clip: its row, its file, its finished caption, which frames to take, and the draw of a random crop."""
 
     row: int
     path: str
@@ -32,6 +33,7 @@ class ClipRequest:
     total_frames: int
     interval: int
     start: int
+    crop: CropDraw
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ class LostBatch:
 class ClipDataset(Dataset[Batch | LostBatch]):
     """Turns batch requests into batches."""
 
-    def __init__(self, transform: TransformName) -> None:
+    def __init__(self, transform: TransformName, reader: FrameReader = read_frames) -> None:
         self.transform: TransformName = transform
+        self.reader = reader
 
     def __getitem__(self, request: BatchRequest) -> Batch | LostBatch:
         """Return the batch, or LostBatch when a clip cannot be read and no substitute is left."""
@@ -87,7 +90,7 @@ class ClipDataset(Dataset[Batch | LostBatch]):
             clip, video_CTHW = wanted, None
             while video_CTHW is None:
                 try:
-                    video_CTHW = read_training_clip(clip, request.shape, self.transform)
+                    video_CTHW = read_training_clip(clip, request.shape, self.transform, self.reader)
                 except UnreadableClip as error:
                     bad.append((clip.row, clip.path, error.reason))
                     if not waiting:
@@ -105,15 +108,18 @@ class ClipDataset(Dataset[Batch | LostBatch]):
         )
 
 
-def read_training_clip(clip: ClipRequest, shape: Shape, transform: TransformName) -> Tensor:
+def read_training_clip(
+    clip: ClipRequest, shape: Shape, transform: TransformName, reader: FrameReader = read_frames
+) -> Tensor:
     """Return the clip's frames as (3, T, H, W) in [-1, 1], each resized as soon as it is decoded. Raises UnreadableClip."""
+    size = shape.height, shape.width
     if is_image(clip.path):
-        x_CHW = transform_image(read_clip(clip.path, [0])[0], transform, shape.height, shape.width)
+        x_CHW = transform_image(read_clip(clip.path, [0])[0], transform, *size, clip.crop)
         return rearrange(x_CHW, "c h w -> c 1 h w")
     indices = crop_indices(clip.total_frames, shape.frames, clip.interval, clip.start)
-    x_3THW = torch.empty(3, shape.frames, shape.height, shape.width)
-    for place, frame_HWC in enumerate(read_frames(clip.path, indices)):
-        x_3THW[:, place] = transform_video(torch.from_numpy(frame_HWC)[None], transform, shape.height, shape.width)[0]
+    x_3THW = torch.empty(3, shape.frames, *size)
+    for place, frame_HWC in enumerate(reader(clip.path, indices)):
+        x_3THW[:, place] = transform_video(torch.from_numpy(frame_HWC)[None], transform, *size, clip.crop)[0]
     return x_3THW
 
 

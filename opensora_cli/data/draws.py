@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     ROW_ORDER = 2
     BATCH_ORDER = 3
     CLIP_START = 4
+    CROP = 5
 
 
 def hashes(purpose: Purpose, seed: int, epoch: int, rows: Ints, slot: int = 0) -> UInt64s:

@@ -14,6 +14,7 @@ from opensora_cli.data.buckets import Buckets
 from opensora_cli.data.dataset import BadClip, Batch, ClipDataset, LostBatch
 from opensora_cli.data.manifest import Manifest, read_manifest
 from opensora_cli.data.prefetch import PinnedTransfer, prefetched
+from opensora_cli.data.readers import frame_reader
 from opensora_cli.data.requests import EpochRequests
 from opensora_cli.data.workers import Watch, into_shared_memory, start_worker, worker_context
 from schemas.data import BucketTable, DatasetConfig
@@ -184,7 +185,7 @@ class Loader:
                 "persistent_workers": True,
             }
         return DataLoader(
-            ClipDataset(self.config.transform_name),
+            ClipDataset(self.config.transform_name, frame_reader(self.config.reader, self.config.decode_threads)),
             batch_size=None,
             sampler=self._requests,
             num_workers=self.config.num_workers,

@@ -12,13 +12,14 @@ from opensora_cli.data.dataset import BatchRequest, ClipRequest
 from opensora_cli.data.draws import Purpose, uniforms
 from opensora_cli.data.frames import latest_start, map_target_fps
 from opensora_cli.data.manifest import Manifest
+from opensora_cli.data.transforms import CropDraw
 from schemas.data import DatasetConfig
 
 
 class EpochRequests(Sequence[BatchRequest]):
     """The requests of an epoch, each made when it is asked for: paths and captions of a large table are not sent around.
 
-    Where a clip's window starts is drawn from (seed, epoch, row) alone.
+    Where a clip's window starts and how it is cropped is drawn from (seed, epoch, row) alone.
     """
 
     def __init__(self, manifest: Manifest, buckets: Buckets, config: DatasetConfig, seed: int) -> None:
@@ -43,17 +44,19 @@ class EpochRequests(Sequence[BatchRequest]):
         """Return the request of the batch at `place`."""
         batch = self._planned[place]
         rows = np.array([*batch.rows, *batch.substitutes], dtype=np.int64)
-        draws = uniforms(Purpose.CLIP_START, self.seed, self._epoch, rows)
+        starts = uniforms(Purpose.CLIP_START, self.seed, self._epoch, rows)
+        crops = (uniforms(Purpose.CROP, self.seed, self._epoch, rows, slot) for slot in range(3))
+        draws = zip(rows.tolist(), starts.tolist(), *(crop.tolist() for crop in crops), strict=True)
         shape = self.buckets.shape(batch.bucket)
-        clips = [self._clip(row, draw, shape.frames) for row, draw in zip(rows.tolist(), draws.tolist(), strict=True)]
+        clips = [self._clip(row, start, CropDraw(*crop), shape.frames) for row, start, *crop in draws]
         first = len(batch.rows)
         return BatchRequest(batch.bucket, shape, tuple(clips[:first]), tuple(clips[first:]))
 
-    def _clip(self, row: int, draw: float, frames: int) -> ClipRequest:
+    def _clip(self, row: int, draw: float, crop: CropDraw, frames: int) -> ClipRequest:
         manifest, limit = self.manifest, self.config.fps_max
         fps = manifest.fps_of(row)
         new_fps, interval = map_target_fps(fps, limit)
         total = int(manifest.frames[row])
         start = int(draw * (latest_start(total, frames, interval) + 1))
         text = training_caption(manifest.text(row), fps, limit, manifest.motion_of(row))
-        return ClipRequest(row, manifest.path(row), text, new_fps, total, interval, start)
+        return ClipRequest(row, manifest.path(row), text, new_fps, total, interval, start, crop)

@@ -7,6 +7,7 @@ Legend: T frames, C channels, H W pixels.
 
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
+from pathlib import Path
 
 import av.error
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from opensora_cli.data.frame_times import even_places, is_even
 from opensora_cli.data.media import Effort, Pixels, UnreadableClip, is_image, open_video, read_image
-from opensora_cli.data.packets import PacketLog, VideoPacket, codec_name, packets_of
+from opensora_cli.data.packets import PacketLog, VideoPacket, codec_name, header_counts, packets_of
 from opensora_cli.data.probe import probe
 from opensora_cli.data.transforms import transform_image, transform_video
 
@@ -38,8 +39,7 @@ def read_frames(path: str, indices: Sequence[int], *, threads: int = 1) -> Itera
 
     Raises like `read_clip`, and ValueError when the indices are empty, negative or not ascending.
     """
-    if not indices or indices[0] < 0 or any(b < a for a, b in pairwise(indices)):
-        raise ValueError(f"frame indices must be ascending and not negative, not {list(indices)[:8]}")
+    _must_ascend(indices)
     if is_image(path):
         if indices[-1] > 0:
             raise UnreadableClip(path, f"frame {indices[-1]} is wanted of an image")
@@ -69,6 +69,11 @@ def read_reference(path: str, *, frames: int, height: int, width: int, tail: boo
     return rearrange(torch.cat(parts), "t c h w -> c t h w")
 
 
+def _must_ascend(indices: Sequence[int]) -> None:
+    if not indices or indices[0] < 0 or any(b < a for a, b in pairwise(indices)):
+        raise ValueError(f"frame indices must be ascending and not negative, not {list(indices)[:8]}")
+
+
 def _as_pixels(path: str, indices: Sequence[int], frames: Iterator[VideoFrame]) -> Iterator[Pixels]:
     reformatter = VideoReformatter()
     size: tuple[int, int] | None = None
@@ -96,6 +101,17 @@ def _decoded(path: str, indices: Sequence[int], threads: int) -> Iterator[VideoF
         if done == len(wanted):
             return
     yield from _from_all(path, wanted[done:], threads, effort)
+
+
+def plain_places(path: str, indices: Sequence[int]) -> list[int] | None:
+    """Return the places of the wanted frames where every packet is one picture; None where only decoding tells.
+
+    Raises like `read_frames`.
+    """
+    _must_ascend(indices)
+    with open_video(path) as (_, stream):
+        counted = header_counts(stream, Path(path).stat().st_size)
+    return _layout(path, indices)[0] if counted else None
 
 
 def _layout(path: str, indices: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -19,7 +19,7 @@ from PIL import Image
 from opensora_cli.data.dataset import Batch
 from opensora_cli.data.loader import Loader, build_loader
 from schemas.data import BucketTable, DatasetConfig
-from schemas.errors import OsoraError
+from schemas.errors import OsoraError, UsageError
 from tests.unit.data_fakes import numbered_mp4, numbers_of
 
 BUCKETS: BucketTable = {"32px": {9: (1.0, 2), 5: (1.0, 3)}}
@@ -274,6 +274,30 @@ def test_images_train_beside_clips(make: Make, tmp_path: Path) -> None:
     assert stills[0].video.unique().tolist() == pytest.approx([200 / 127.5 - 1])
     assert sorted(stills[0].text) == ["clip 2", "clip 6"]
     assert stills[0].fps == [0, 0]
+
+
+def test_random_crops_depend_on_the_epoch_and_the_row_alone(make: Make, tmp_path: Path) -> None:
+    Image.fromarray(np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)).save(tmp_path / "still.png")
+    still = {"path": "still.png", "num_frames": 1, "fps": "", "height": 60, "width": 80}
+    same = dict.fromkeys(range(CLIPS), still)
+    loader = make(same, {"32px": {1: (1.0, 2)}}, transform_name="rand_size_crop")
+    epochs = [list(loader.epoch(epoch)) for epoch in (0, 1)]
+    crops = {batch.video[i].numpy().tobytes() for epoch in epochs for batch in epoch for i in range(2)}
+    assert len(crops) == 2 * CLIPS
+    again = make(same, {"32px": {1: (1.0, 2)}}, transform_name="rand_size_crop", num_workers=2)
+    assert_same(list(again.epoch(1, 2)), epochs[1][2:])
+
+
+def test_decoder_threads_do_not_change_the_bits(make: Make) -> None:
+    assert_same(list(make(decode_threads=2).epoch(0)), list(make().epoch(0)))
+
+
+def test_a_reader_that_is_not_installed_is_said_before_the_first_batch(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(UsageError, match="torchcodec does not load here"):
+        make(reader="torchcodec")
 
 
 def test_motion_score(make: Make) -> None:
