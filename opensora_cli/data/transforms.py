@@ -40,10 +40,11 @@ MIDDLE = CropDraw(0, 0.5, 0.5)
 
 def transform_video(x_THWC: Tensor, name: TransformName, height: int, width: int, draw: CropDraw = MIDDLE) -> Tensor:
     """Return uint8 frames (T, H, W, 3) as float32 (T, 3, height, width) in [-1, 1]; only rand_size_crop uses the draw."""
-    x_TCHW = rearrange(x_THWC, "t h w c -> t c h w").float() / 255
+    x_TCHW = rearrange(x_THWC, "t h w c -> t c h w").float()
     cut = cut_of(name, x_TCHW.shape[2], x_TCHW.shape[3], height, width, image=False, draw=draw)
     x_TCHW = F.interpolate(x_TCHW, (cut.height, cut.width), mode="bilinear", align_corners=False)
-    return (x_TCHW[..., cut.top : cut.top + height, cut.left : cut.left + width] - 0.5) / 0.5
+    # Scaled to [-1, 1] only now: the picture is smaller than before, most often much smaller.
+    return x_TCHW.div_(127.5).sub_(1)[..., cut.top : cut.top + height, cut.left : cut.left + width]
 
 
 def transform_image(x_HWC: Tensor, name: TransformName, height: int, width: int, draw: CropDraw = MIDDLE) -> Tensor:
