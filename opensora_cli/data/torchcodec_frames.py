@@ -16,11 +16,7 @@ def video_decoder() -> Any:
     """Return torchcodec's VideoDecoder. Raises UsageError where the package is missing or does not load."""
     try:
         from torchcodec.decoders import VideoDecoder
-    except (
-        ImportError,
-        OSError,
-        RuntimeError,
-    ) as error:  # it raises all three when its libraries do not fit torch or FFmpeg
+    except (ImportError, OSError, RuntimeError) as error:  # any of these where its libraries do not fit
         first_line = str(error).strip().split("\n", 1)[0]
         raise UsageError(
             f'dataset.reader = "torchcodec": torchcodec does not load here ({type(error).__name__}: {first_line}). Install the '
