@@ -6,6 +6,8 @@ from pydantic import BeforeValidator, Field
 
 from schemas.base import Schema, cost
 
+ReaderName = Literal["pyav", "torchcodec"]
+
 
 class DatasetConfig(Schema):
     """A table of clips (csv or parquet, as `osora meta` writes it, or shards) and how a training clip is cut from each."""
@@ -18,9 +20,10 @@ class DatasetConfig(Schema):
         ),
         json_schema_extra=cost("breaks_resume"),
     )
-    transform_name: Literal["resize_crop", "center"] = Field(
+    transform_name: Literal["resize_crop", "center", "rand_size_crop"] = Field(
         "resize_crop",
-        description="resize_crop covers the bucket's size and crops the middle; center resizes the short side to it first.",
+        description="resize_crop covers the bucket's size and crops the middle; center resizes the short side to it first; "
+        "rand_size_crop takes a part of random size from a random place.",
         json_schema_extra=cost("changes_numerics", "needs_recache"),
     )
     fps_max: int | None = Field(
@@ -71,6 +74,17 @@ class DatasetConfig(Schema):
     )
     prefetch_factor: int = Field(
         2, ge=1, description="Batches each worker keeps ready.", json_schema_extra=cost("changes_memory")
+    )
+    reader: ReaderName = Field(
+        "pyav",
+        description="Library that decodes clips; torchcodec must be installed to fit torch.",
+        json_schema_extra=cost("changes_numerics"),
+    )
+    decode_threads: int = Field(
+        1, ge=1, le=64, description="Threads of one worker's decoder; more help few workers with large pictures."
+    )
+    worker_timeout_seconds: float = Field(
+        600.0, ge=1, description="Longest wait for a worker's batch (seconds); then the run stops and names it."
     )
     max_bad_share: float = Field(
         0.05, ge=0, le=1, description="Share of unreadable clips, of those read so far, at which the run stops."

@@ -4,7 +4,7 @@ A request carries everything a worker needs, so that workers hold no table and t
 Legend: B batch, C channels, T frames, H W pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -17,7 +17,8 @@ from opensora_cli.data.buckets import BucketKey, Shape
 from opensora_cli.data.cache.inputs import CachedInputs, CachedLatents, CachedText, NotCachedError, stack_parts
 from opensora_cli.data.frames import crop_indices
 from opensora_cli.data.media import UnreadableClip, is_image
-from opensora_cli.data.transforms import TransformName, transform_image, transform_video
+from opensora_cli.data.readers import FrameReader
+from opensora_cli.data.transforms import CropDraw, TransformName, transform_image, transform_video
 from opensora_cli.data.video import read_clip, read_frames
 from schemas.errors import OsoraError
 
@@ -27,7 +28,7 @@ BadClip = tuple[int, str, str]
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """One clip: its row, its file, its finished caption, and which frames to take."""
+    """One clip: its row, its file, its finished caption, which frames to take, and the draw of a random crop."""
 
     row: int
     path: str
@@ -36,6 +37,7 @@ class ClipRequest:
     total_frames: int
     interval: int
     start: int
+    crop: CropDraw
 
 
 @dataclass(frozen=True)
@@ -67,21 +69,26 @@ class Batch:
     features: CachedText | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch with its pixels on a device; from pinned memory the copy overlaps with other work."""
-        return replace(
-            self,
-            video=self.video.to(device, non_blocking=True),
-            latents=self.latents.to(device) if self.latents else None,
-            features=self.features.to(device) if self.features else None,
-        )
+        """Return the batch with its tensors on a device; from pinned memory the copy overlaps with other work."""
+        return self.with_tensors([tensor.to(device, non_blocking=True) for tensor in self.tensors()])
 
-    def pin_memory(self) -> "Batch":
-        """Return the batch with its pixels in page-locked memory; the loader calls this."""
+    def tensors(self) -> list[Tensor]:
+        """Return everything that has to travel to the device."""
+        parts = [self.video]
+        if self.latents is not None:
+            parts += self.latents.parts.values()
+        if self.features is not None:
+            parts += [self.features.t5, self.features.clip]
+        return parts
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "Batch":
+        """Return the batch with other tensors in place of `tensors()`, in their order."""
+        waiting = iter(tensors)
         return replace(
             self,
-            video=self.video.pin_memory(),
-            latents=self.latents.pin_memory() if self.latents else None,
-            features=self.features.pin_memory() if self.features else None,
+            video=next(waiting),
+            latents=CachedLatents({part: next(waiting) for part in self.latents.parts}) if self.latents else None,
+            features=CachedText(next(waiting), next(waiting)) if self.features else None,
         )
 
 
@@ -107,9 +114,12 @@ class Filled(Generic[Read]):
 class ClipDataset(Dataset[Batch | LostBatch]):
     """Turns batch requests into batches, of pixels or of what a cache holds."""
 
-    def __init__(self, transform: TransformName, cached: CachedInputs | None = None) -> None:
+    def __init__(
+        self, transform: TransformName, cached: CachedInputs | None = None, reader: FrameReader = read_frames
+    ) -> None:
         self.transform: TransformName = transform
         self.cached = cached
+        self.reader = reader
 
     def __getitem__(self, request: BatchRequest) -> Batch | LostBatch:
         """Return the batch, or LostBatch when a clip cannot be read, or is not cached, and nothing stands in."""
@@ -125,7 +135,7 @@ class ClipDataset(Dataset[Batch | LostBatch]):
             except NotCachedError:
                 if not self.cached.encode_misses:
                     raise
-        filled = fill(request, lambda clip: read_training_clip(clip, request.shape, self.transform))
+        filled = fill(request, lambda clip: read_training_clip(clip, request.shape, self.transform, self.reader))
         return _batch(request, filled, torch.stack(filled.values))
 
     def _latents(self, request: BatchRequest, cached: CachedInputs) -> Batch:
@@ -177,15 +187,18 @@ def _batch(request: BatchRequest, filled: Filled[Read], video: Tensor) -> Batch:
     )
 
 
-def read_training_clip(clip: ClipRequest, shape: Shape, transform: TransformName) -> Tensor:
+def read_training_clip(
+    clip: ClipRequest, shape: Shape, transform: TransformName, reader: FrameReader = read_frames
+) -> Tensor:
     """Return the clip's frames as (3, T, H, W) in [-1, 1], each resized as soon as it is decoded. Raises UnreadableClip."""
+    size = shape.height, shape.width
     if is_image(clip.path):
-        x_CHW = transform_image(read_clip(clip.path, [0])[0], transform, shape.height, shape.width)
+        x_CHW = transform_image(read_clip(clip.path, [0])[0], transform, *size, clip.crop)
         return rearrange(x_CHW, "c h w -> c 1 h w")
     indices = crop_indices(clip.total_frames, shape.frames, clip.interval, clip.start)
-    x_3THW = torch.empty(3, shape.frames, shape.height, shape.width)
-    for place, frame_HWC in enumerate(read_frames(clip.path, indices)):
-        x_3THW[:, place] = transform_video(torch.from_numpy(frame_HWC)[None], transform, shape.height, shape.width)[0]
+    x_3THW = torch.empty(3, shape.frames, *size)
+    for place, frame_HWC in enumerate(reader(clip.path, indices)):
+        x_3THW[:, place] = transform_video(torch.from_numpy(frame_HWC)[None], transform, *size, clip.crop)[0]
     return x_3THW
 
 

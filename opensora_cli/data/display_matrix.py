@@ -19,6 +19,18 @@ _LINEAR = (0, 1, 3, 4)
 
 def quarter_turned(path: str, track: int) -> bool | None:
     """Return whether a track is shown turned by 90 or 270 degrees; None where its boxes don't give a plain answer."""
+    movie, matrix = _matrices(path, track)
+    return _combine(movie, matrix)
+
+
+def upright(path: str, track: int) -> bool:
+    """Return whether the boxes say that a track is shown as it is stored: neither turned nor mirrored."""
+    movie, matrix = _matrices(path, track)
+    return _combine(movie, matrix) is False and matrix is not None and matrix[0] > 0 and matrix[3] > 0
+
+
+def _matrices(path: str, track: int) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+    """Return the matrices of the movie and of a track; None for one that is not found."""
     movie: tuple[int, ...] | None = None
     with Path(path).open("rb") as file:
         end = file.seek(0, 2)
@@ -28,8 +40,8 @@ def quarter_turned(path: str, track: int) -> bool | None:
             elif kind == b"tkhd":
                 body = _read(file, start, size)
                 if _track_id(body) == track:
-                    return _combine(movie, _matrix(body, 40, 52))
-    return None
+                    return movie, _matrix(body, 40, 52)
+    return movie, None
 
 
 def matroska_upright(path: str, first_packet: int) -> bool:

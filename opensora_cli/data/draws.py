@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     BATCH_ORDER = 3
     CLIP_START = 4
     SHARD_ORDER = 5
+    CROP = 6
 
 
 def hashes(purpose: Purpose, seed: int, epoch: int, rows: Sizes, slot: int = 0) -> UInt64s:

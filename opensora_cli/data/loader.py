@@ -3,12 +3,8 @@
 The batches do not depend on the number of workers, and a rank's batch n of an epoch is the same in every run.
 """
 
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from multiprocessing import forkserver, get_context, parent_process, resource_tracker
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -19,11 +15,20 @@ from opensora_cli.data.cache.inputs import CachedInputs
 from opensora_cli.data.dataset import BadClip, Batch, ClipDataset, LostBatch
 from opensora_cli.data.manifest import Manifest, read_manifest
 from opensora_cli.data.position import History
+from opensora_cli.data.prefetch import PinnedTransfer, prefetched
+from opensora_cli.data.readers import frame_reader
 from opensora_cli.data.requests import EpochRequests
+from opensora_cli.data.workers import Watch, into_shared_memory, worker_options
 from schemas.data import BucketTable, DatasetConfig
 from schemas.errors import OsoraError
 
 __all__ = ["BadClip", "Batch", "Loader", "build_loader"]
+
+T = TypeVar("T")
+
+_CPU = torch.device("cpu")
+_WORKER_ENDED = "DataLoader worker"
+"""How torch's message begins when a worker is gone: it is a plain RuntimeError."""
 
 
 def build_loader(
@@ -35,18 +40,18 @@ def build_loader(
     seed: int,
     dp_rank: int = 0,
     dp_size: int = 1,
-    device_pin: bool = False,
+    device: torch.device = _CPU,
     cached: CachedInputs | None = None,
 ) -> "Loader":
     """Read the table, plan the first epoch and return the loader of one data-parallel rank.
 
     `compression` is the pixels per token and axis: autoencoder stride times patch size; `frame_compression` the frames.
     Ranks that work on one batch together (of a sequence-parallel group) have the same `dp_rank`.
-    `cached` stands in for decoding.
+    `cached` stands in for decoding. Batches come on `device`.
     Raises OsoraError when there is no table, no bucket, or nothing to train on; each message says what to change.
     """
     manifest, table = open_clips(recipe_dataset, buckets, compression, frame_compression)
-    return Loader(manifest, table, recipe_dataset, seed=seed, ranks=(dp_rank, dp_size), pin=device_pin, cached=cached)
+    return Loader(manifest, table, recipe_dataset, seed=seed, ranks=(dp_rank, dp_size), device=device, cached=cached)
 
 
 def open_clips(
@@ -75,7 +80,7 @@ class Loader:
         *,
         seed: int,
         ranks: tuple[int, int] = (0, 1),
-        pin: bool = False,
+        device: torch.device = _CPU,
         cached: CachedInputs | None = None,
     ) -> None:
         self.manifest = manifest
@@ -86,12 +91,13 @@ class Loader:
         self.cached = cached
         self.notes: list[str] = []
         """What `warnings` says besides, first."""
-        self._pin = pin
+        self._transfer = PinnedTransfer(device) if device.type == "cuda" else None
         self._plan: tuple[int, EpochPlan] | None = None
         self.batches_per_epoch(0)
         # Not bound to this object: workers end cleanly only if no cycle of references keeps their queues.
         self._requests = EpochRequests(manifest, buckets, config, seed)
         self._data_loader = self._workers()
+        self._watch = Watch(config.worker_timeout_seconds)
 
     @property
     def fingerprint(self) -> str:
@@ -157,76 +163,53 @@ class Loader:
         self._requests.take(
             self.plan(epoch).of_rank(self.dp_rank, self.dp_size, start_batch, before), self.config.window(epoch)
         )
-        return self._batches(iter(self._data_loader))
+        batches = self._batches(self._waited_for(0, self._data_loader.__iter__))
+        return batches if self._transfer is None else prefetched(batches, self._transfer)
 
     def _batches(self, batches: Iterator[Batch | LostBatch]) -> Iterator[Batch]:
         """Pass on the batches while no other epoch was asked for: the workers serve one epoch at a time."""
         served = self._requests.served
-        for batch in batches:
+        for place in range(len(self._requests)):
+            batch = self._waited_for(place, batches.__next__)
             assert served == self._requests.served, "two epochs of one loader were read at the same time"
             if isinstance(batch, LostBatch):
                 raise OsoraError(batch.reason)
             yield batch
 
+    def _waited_for(self, place: int, result: Callable[[], T]) -> T:
+        """Return what the workers have to give for the batch at a place of the epoch, or say which one it is."""
+        if not self.config.num_workers:
+            return result()
+        try:
+            with self._watch.waiting():
+                return result()
+        except RuntimeError as error:
+            if not str(error).startswith(_WORKER_ENDED):
+                raise
+            raise OsoraError(self._not_come(place, error)) from error
+
+    def _not_come(self, place: int, error: RuntimeError) -> str:
+        request = self._requests[place]
+        worker = f"data worker {place % self.config.num_workers}"  # they take turns, beginning with the first
+        clips = "\n".join(f"  row {clip.row}: {clip.path}" for clip in request.clips[:8])
+        reason = (
+            f"{worker} did not deliver a batch within dataset.worker_timeout_seconds = {self._watch.seconds:g}: it hangs, or the "
+            "disk or network is slower than that"
+            if self._watch.expired
+            else f"{worker} or one beside it ended unexpectedly ({error}). Short memory is the usual cause, the machine's "
+            "or that of /dev/shm: lower dataset.num_workers or dataset.prefetch_factor"
+        )
+        return f"{reason}. The batch that is missing: bucket {request.bucket}\n{clips}"
+
     def _workers(self) -> DataLoader[Batch | LostBatch]:
         """Return the workers, which live as long as the loader and wait between epochs."""
         return DataLoader(
-            ClipDataset(self.config.transform_name, self.cached),
+            ClipDataset(
+                self.config.transform_name, self.cached, frame_reader(self.config.reader, self.config.decode_threads)
+            ),
             batch_size=None,
             sampler=self._requests,
-            collate_fn=as_it_is,
-            pin_memory=self._pin,
+            collate_fn=into_shared_memory,
             generator=torch.Generator().manual_seed(self.seed),
             **worker_options(self.config),
         )
-
-
-def worker_options(config: DatasetConfig) -> dict[str, Any]:
-    """Return the DataLoader options that start the recipe's decoding processes."""
-    if not config.num_workers:
-        return {"num_workers": 0}
-    return {
-        "num_workers": config.num_workers,
-        "multiprocessing_context": _worker_context(),
-        "prefetch_factor": config.prefetch_factor,
-        "worker_init_fn": _start_worker,
-        "persistent_workers": True,
-    }
-
-
-def as_it_is(batch: Any) -> Any:
-    """Return what a worker made; a DataLoader without it would turn arrays into tensors."""
-    return batch
-
-
-def _worker_context() -> Any:
-    """Return the way workers start: from a clean server process, which knows no threads, no GPU and no process group.
-
-    The server inherits a blocked SIGTERM, so that one sent to the whole process group leaves the workers to the main
-    process, which finishes its step first; they end with it.
-    """
-    context: Any = get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "opensora_cli.data.dataset"])
-    resource_tracker.ensure_running()  # before the mask: starting the tracker would lift it
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
-    return context
-
-
-def _start_worker(worker: int) -> None:
-    """Leave the terminal's process group, so that Ctrl-C reaches the main process alone; one thread for the arithmetic."""
-    os.setsid()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_main, daemon=True).start()
-
-
-def _end_with_main() -> None:
-    """End this worker when the main process is gone, killed for example: its own parent, the server, would live on."""
-    main = parent_process()
-    assert main is not None
-    main.join()
-    os._exit(1)

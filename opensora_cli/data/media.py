@@ -10,6 +10,7 @@ import av.error
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -25,6 +26,13 @@ VIDEO_SUFFIXES = frozenset(
 
 MAX_PIXELS = 2**26
 """Largest picture that is decoded, 8192 x 8192: a tiny file may claim any size (a decompression bomb)."""
+
+MAX_SECONDS = 6 * 3600
+"""Longest video that is opened: what is longer is a recording of a stream, or a header that lies."""
+
+MAX_WORK = 2**36
+"""Most pixels that are decoded for one window: 40 minutes of 1280x720 at 30 frames per second. A small file of still pictures
+may go on for days, and one without key frames makes every window start at its beginning."""
 
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
 _HEADER_ONLY = {"probesize": "32", "analyzeduration": "1"}
@@ -64,9 +72,34 @@ def open_video(path: str, threads: int = 1) -> Iterator[tuple[InputContainer, Vi
         stream = _first_video(path, container)
         if stream.width * stream.height > MAX_PIXELS:
             raise UnreadableClip(path, f"{stream.width}x{stream.height} is more than {MAX_PIXELS} pixels")
+        seconds = (container.duration or 0) / av.time_base
+        if seconds > MAX_SECONDS:
+            raise UnreadableClip(
+                path, f"{seconds / 3600:.1f} hours are more than {MAX_SECONDS // 3600}: cut it into clips"
+            )
+        # Sizes that only the pictures tell, and that may change from one to the next, are the decoder's to refuse.
+        # It counts what it aligns to its own block sizes too, hence the factor.
+        stream.codec_context.options = {"max_pixels": str(2 * MAX_PIXELS)}
         stream.codec_context.thread_count = threads
         stream.codec_context.thread_type = "AUTO" if threads > 1 else "SLICE"
         yield container, stream
+
+
+class Effort:
+    """How much was decoded for one window, in pixels; raises UnreadableClip when it becomes more than `MAX_WORK`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.pixels = 0
+
+    def add(self, frame: VideoFrame) -> None:
+        """Count a decoded frame."""
+        self.pixels += frame.width * frame.height
+        if self.pixels > MAX_WORK:
+            raise UnreadableClip(
+                self.path,
+                f"more than {MAX_WORK} pixels were decoded for one window: cut it into clips",
+            )
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from opensora_cli.data.batches import PlannedBatch
 from opensora_cli.data.buckets import Buckets
 from opensora_cli.data.captions import training_caption
 from opensora_cli.data.dataset import BatchRequest, ClipRequest
-from opensora_cli.data.draws import Purpose, uniforms
+from opensora_cli.data.draws import Ints, Purpose, uniforms
 from opensora_cli.data.frames import latest_start, map_target_fps
 from opensora_cli.data.manifest import Manifest
+from opensora_cli.data.transforms import MIDDLE, CropDraw
 from schemas.data import DatasetConfig
 
 AHEAD = 4
@@ -23,7 +24,8 @@ AHEAD = 4
 class EpochRequests(Sequence[BatchRequest]):
     """The requests of an epoch, each made when it is asked for: paths and captions of a large table are not sent around.
 
-    Where a clip's window starts is drawn from (seed, window, row) alone; `DatasetConfig.window` gives an epoch's window.
+    Where a clip's window starts and how it is cropped is drawn from (seed, window, row) alone; `DatasetConfig.window` gives an
+    epoch's window.
     """
 
     def __init__(self, manifest: Manifest, buckets: Buckets, config: DatasetConfig, seed: int) -> None:
@@ -65,13 +67,21 @@ class EpochRequests(Sequence[BatchRequest]):
 
     def _request(self, batch: PlannedBatch, window: int) -> BatchRequest:
         rows = np.array([*batch.rows, *batch.substitutes], dtype=np.int64)
-        draws = uniforms(Purpose.CLIP_START, self.seed, window, rows)
+        starts = uniforms(Purpose.CLIP_START, self.seed, window, rows)
+        draws = zip(rows.tolist(), starts.tolist(), self._crops(window, rows), strict=True)
         shape = self.buckets.shape(batch.bucket)
-        clips = [self._clip(row, draw, shape.frames) for row, draw in zip(rows.tolist(), draws.tolist(), strict=True)]
+        clips = [self._clip(row, start, crop, shape.frames) for row, start, crop in draws]
         first = len(batch.rows)
         return BatchRequest(batch.bucket, shape, tuple(clips[:first]), tuple(clips[first:]))
 
-    def _clip(self, row: int, draw: float, frames: int) -> ClipRequest:
+    def _crops(self, window: int, rows: Ints) -> list[CropDraw]:
+        """Draw crops where the transform uses them: a cache knows a clip's entry by its draws."""
+        if self.config.transform_name != "rand_size_crop":
+            return [MIDDLE] * len(rows)
+        draws = (uniforms(Purpose.CROP, self.seed, window, rows, slot).tolist() for slot in range(3))
+        return [CropDraw(*draw) for draw in zip(*draws, strict=True)]
+
+    def _clip(self, row: int, draw: float, crop: CropDraw, frames: int) -> ClipRequest:
         manifest, limit = self.manifest, self.config.fps_max
         fps = manifest.fps_of(row)
         new_fps, interval = map_target_fps(fps, limit)
@@ -79,4 +89,4 @@ class EpochRequests(Sequence[BatchRequest]):
         start = int(draw * (latest_start(total, frames, interval) + 1))
         path, text = manifest.clip(row)
         text = training_caption(text, fps, limit, manifest.motion_of(row))
-        return ClipRequest(row, path, text, new_fps, total, interval, start)
+        return ClipRequest(row, path, text, new_fps, total, interval, start, crop)

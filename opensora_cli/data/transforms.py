@@ -14,7 +14,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-TransformName = Literal["resize_crop", "center"]
+TransformName = Literal["resize_crop", "center", "rand_size_crop"]
 
 
 class Cut(NamedTuple):
@@ -26,32 +26,57 @@ class Cut(NamedTuple):
     left: int
 
 
-def transform_video(x_THWC: Tensor, name: TransformName, height: int, width: int) -> Tensor:
-    """Return uint8 frames (T, H, W, 3) as float32 (T, 3, height, width) in [-1, 1]."""
-    x_TCHW = rearrange(x_THWC, "t h w c -> t c h w").float() / 255
-    cut = cut_of(name, x_TCHW.shape[2], x_TCHW.shape[3], height, width, image=False)
+class CropDraw(NamedTuple):
+    """Three numbers in [0, 1) that decide a random crop: its size (0 is the largest) and its place."""
+
+    size: float
+    top: float
+    left: float
+
+
+MIDDLE = CropDraw(0, 0.5, 0.5)
+"""The largest crop, from the middle."""
+
+
+def transform_video(x_THWC: Tensor, name: TransformName, height: int, width: int, draw: CropDraw = MIDDLE) -> Tensor:
+    """Return uint8 frames (T, H, W, 3) as float32 (T, 3, height, width) in [-1, 1]; only rand_size_crop uses the draw."""
+    x_TCHW = rearrange(x_THWC, "t h w c -> t c h w").float()
+    cut = cut_of(name, x_TCHW.shape[2], x_TCHW.shape[3], height, width, image=False, draw=draw)
     x_TCHW = F.interpolate(x_TCHW, (cut.height, cut.width), mode="bilinear", align_corners=False)
-    return (x_TCHW[..., cut.top : cut.top + height, cut.left : cut.left + width] - 0.5) / 0.5
+    # Scaled to [-1, 1] only now: the picture is smaller than before, most often much smaller.
+    return x_TCHW.div_(127.5).sub_(1)[..., cut.top : cut.top + height, cut.left : cut.left + width]
 
 
-def transform_image(x_HWC: Tensor, name: TransformName, height: int, width: int) -> Tensor:
-    """Return a uint8 image (H, W, 3) as float32 (3, height, width) in [-1, 1]."""
+def transform_image(x_HWC: Tensor, name: TransformName, height: int, width: int, draw: CropDraw = MIDDLE) -> Tensor:
+    """Return a uint8 image (H, W, 3) as float32 (3, height, width) in [-1, 1]; only rand_size_crop uses the draw."""
     image = Image.fromarray(x_HWC.numpy())
     while name == "center" and min(image.size) >= 2 * max(height, width):
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    cut = cut_of(name, image.height, image.width, height, width, image=True)
+    cut = cut_of(name, image.height, image.width, height, width, image=True, draw=draw)
     image = image.resize((cut.width, cut.height), Image.Resampling.BICUBIC)
     image = image.crop((cut.left, cut.top, cut.left + width, cut.top + height))
     x_CHW = rearrange(torch.from_numpy(np.array(image)), "h w c -> c h w").float() / 255
     return (x_CHW - 0.5) / 0.5
 
 
-def cut_of(name: TransformName, height: int, width: int, to_height: int, to_width: int, *, image: bool) -> Cut:
+def cut_of(
+    name: TransformName,
+    height: int,
+    width: int,
+    to_height: int,
+    to_width: int,
+    *,
+    image: bool,
+    draw: CropDraw = MIDDLE,
+) -> Cut:
     """Return how a picture of (height, width) is cut to (to_height, to_width).
 
     resize_crop makes the picture just cover the target, keeping its ratio; center brings its short side to the target's
-    long side. Both then take the middle.
+    long side. Both then take the middle. rand_size_crop takes a part of the target's ratio, of any size from the largest
+    to the target's own pixels, from any place.
     """
+    if name == "rand_size_crop":
+        return _random_cut(height, width, to_height, to_width, draw)
     if name == "center":
         scale = max(to_height, to_width) / min(height, width)
         new_height, new_width = round(height * scale), round(width * scale)
@@ -62,6 +87,14 @@ def cut_of(name: TransformName, height: int, width: int, to_height: int, to_widt
     # Upstream's video crop of resize_crop truncates an odd half; everything else rounds it to even.
     middle = _truncated_half if name == "resize_crop" and not image else _rounded_half
     return Cut(new_height, new_width, middle(new_height - to_height), middle(new_width - to_width))
+
+
+def _random_cut(height: int, width: int, to_height: int, to_width: int, draw: CropDraw) -> Cut:
+    covering = max(to_height / height, to_width / width)
+    scale = covering + draw.size * max(1 - covering, 0)
+    new_height, new_width = max(round(height * scale), to_height), max(round(width * scale), to_width)
+    top, left = int(draw.top * (new_height - to_height + 1)), int(draw.left * (new_width - to_width + 1))
+    return Cut(new_height, new_width, top, left)
 
 
 def _truncated_half(excess: int) -> int:

@@ -1,11 +1,13 @@
 """Reading frames: only the window that is wanted is decoded, from the key frame before it.
 
-Frame i is the i-th frame that a full decode of the file shows, whatever the container says.
+Frame i is the i-th frame that a full decode of the file shows, whatever the container says. Where the frame rate varies, it
+is the frame that is on the screen at i times the average duration, so that equal steps in i are equal steps in time.
 Legend: T frames, C channels, H W pixels.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
+from pathlib import Path
 
 import av.error
 import numpy as np
@@ -17,8 +19,9 @@ from av.video.stream import VideoStream
 from einops import rearrange
 from torch import Tensor
 
-from opensora_cli.data.media import Pixels, UnreadableClip, is_image, open_video, read_image
-from opensora_cli.data.packets import PacketLog, VideoPacket, codec_name, packets_of
+from opensora_cli.data.frame_times import even_places, is_even
+from opensora_cli.data.media import Effort, Pixels, UnreadableClip, is_image, open_video, read_image
+from opensora_cli.data.packets import PacketLog, VideoPacket, codec_name, header_counts, packets_of
 from opensora_cli.data.probe import probe
 from opensora_cli.data.transforms import transform_image, transform_video
 
@@ -36,8 +39,7 @@ def read_frames(path: str, indices: Sequence[int], *, threads: int = 1) -> Itera
 
     Raises like `read_clip`, and ValueError when the indices are empty, negative or not ascending.
     """
-    if not indices or indices[0] < 0 or any(b < a for a, b in pairwise(indices)):
-        raise ValueError(f"frame indices must be ascending and not negative, not {list(indices)[:8]}")
+    _must_ascend(indices)
     if is_image(path):
         if indices[-1] > 0:
             raise UnreadableClip(path, f"frame {indices[-1]} is wanted of an image")
@@ -67,6 +69,11 @@ def read_reference(path: str, *, frames: int, height: int, width: int, tail: boo
     return rearrange(torch.cat(parts), "t c h w -> c t h w")
 
 
+def _must_ascend(indices: Sequence[int]) -> None:
+    if not indices or indices[0] < 0 or any(b < a for a, b in pairwise(indices)):
+        raise ValueError(f"frame indices must be ascending and not negative, not {list(indices)[:8]}")
+
+
 def _as_pixels(path: str, indices: Sequence[int], frames: Iterator[VideoFrame]) -> Iterator[Pixels]:
     reformatter = VideoReformatter()
     size: tuple[int, int] | None = None
@@ -76,39 +83,69 @@ def _as_pixels(path: str, indices: Sequence[int], frames: Iterator[VideoFrame]) 
                 path, f"its picture changes size from {size} to {(frame.height, frame.width)} at frame times"
             )
         size = frame.height, frame.width
-        frame_HWC = reformatter.reformat(frame, format="rgb24").to_ndarray()
+        # One thread: workers are many already, and starting more takes longer than a small picture.
+        frame_HWC = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         # The rotation is counterclockwise, and so is rot90.
         yield np.ascontiguousarray(np.rot90(frame_HWC, round(frame.rotation / 90) % 4))
 
 
 def _decoded(path: str, indices: Sequence[int], threads: int) -> Iterator[VideoFrame]:
     """Yield the frame of each index: from a window where the packets leave no doubt, else from a decode of everything."""
+    wanted, starts = _layout(path, indices)
+    effort = Effort(path)
     done = 0
-    for start in _starts(path, indices[0]):
-        for frame in _from_window(path, indices[done:], start, threads):
+    for start in starts:
+        for frame in _from_window(path, wanted[done:], start, threads, effort):
             yield frame
             done += 1
-        if done == len(indices):
+        if done == len(wanted):
             return
-    yield from _from_all(path, indices[done:], threads)
+    yield from _from_all(path, wanted[done:], threads, effort)
 
 
-def _starts(path: str, first: int) -> Iterator[int]:
-    """Yield where reading may begin, as packet numbers: the key frame before the window, the one before that, the start."""
-    keys: list[int] = []
+def plain_places(path: str, indices: Sequence[int]) -> list[int] | None:
+    """Return the places of the wanted frames where every packet is one picture; None where only decoding tells.
+
+    Raises like `read_frames`.
+    """
+    _must_ascend(indices)
     with open_video(path) as (_, stream):
+        counted = header_counts(stream, Path(path).stat().st_size)
+    return _layout(path, indices)[0] if counted else None
+
+
+def _layout(path: str, indices: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the places of the wanted frames in order of display, and the packets at which reading may begin.
+
+    Those are the key frame before the window, the one before that, and the start.
+    """
+    with open_video(path) as (container, stream):
         entries = stream.index_entries
-        if stream.frames and len(entries) == stream.frames and not any(entry.is_discard for entry in entries):
-            place = min(first, len(entries) - 1)
-            while place > 0 and len(keys) < 2:
-                if entries[place].is_keyframe:
-                    keys.append(place)
-                place -= 1
-    yield from keys
-    yield 0
+        listed = bool(stream.frames) and len(entries) == stream.frames
+        listed = listed and not any(entry.is_discard for entry in entries)
+        if not (listed and is_even([entry.timestamp for entry in entries])):
+            indices = _places_in_time(container, stream, indices)
+        if not listed:
+            return list(indices), [0]
+        place = min(indices[0], len(entries) - 1)
+        keys = (number for number in range(place, 0, -1) if entries[number].is_keyframe)
+        return list(indices), [*islice(keys, 2), 0]
 
 
-def _from_window(path: str, indices: Sequence[int], start: int, threads: int) -> Iterator[VideoFrame]:
+def _places_in_time(container: InputContainer, stream: VideoStream, indices: Sequence[int]) -> list[int]:
+    """Read the timestamps of all packets and return the frames at even steps in time."""
+    log = PacketLog(codec_name(stream))
+    try:
+        for packet in packets_of(container, stream):
+            log.add(packet)
+            if log.doubt:
+                return list(indices)
+    except av.error.InvalidDataError:
+        return list(indices)  # damaged further on: whether the window is, reading it will tell
+    return even_places(log.shown, log.end, indices) if log.shown else list(indices)
+
+
+def _from_window(path: str, indices: Sequence[int], start: int, threads: int, effort: Effort) -> Iterator[VideoFrame]:
     """Yield the frames, decoded from a key frame at or after packet `start`; stop early where this cannot be relied on."""
     with open_video(path, threads) as (container, stream):
         if start and not _seek(container, stream, start):
@@ -120,7 +157,7 @@ def _from_window(path: str, indices: Sequence[int], start: int, threads: int) ->
         wanted = [log.shown[index - start] for index in indices]
         keys = [place for place, packet in enumerate(held) if packet.is_keyframe and (packet.pts or 0) <= wanted[0]]
         if keys:
-            yield from _decode(stream, held[keys[-1] :], wanted)
+            yield from _decode(stream, held[keys[-1] :], wanted, effort)
 
 
 def _seek(container: InputContainer, stream: VideoStream, start: int) -> bool:
@@ -152,15 +189,23 @@ def _read_window(packets: Iterator[VideoPacket], log: PacketLog, first: int, las
     return held
 
 
-def _decode(stream: VideoStream, packets: Sequence[VideoPacket], wanted: Sequence[int]) -> Iterator[VideoFrame]:
+def _decode(
+    stream: VideoStream, packets: Sequence[VideoPacket], wanted: Sequence[int], effort: Effort
+) -> Iterator[VideoFrame]:
     """Yield the frames with the wanted timestamps, in order; stop at one that is missing or damaged."""
+    context = stream.codec_context
+    # H.264 marks pictures that no other one is made from; other formats carry more than pictures from frame to frame.
+    may_skip = codec_name(stream) == "h264"
     place = 0
     for packet in [*packets, None]:
+        before = packet is not None and packet.pts is not None and packet.pts < wanted[0]
+        context.skip_frame = "NONREF" if may_skip and before else "DEFAULT"
         try:
-            frames = stream.codec_context.decode(packet)
+            frames = context.decode(packet)
         except av.error.InvalidDataError:
             return
         for frame in frames:
+            effort.add(frame)
             while place < len(wanted) and frame.pts == wanted[place] and not frame.is_corrupt:
                 yield frame
                 place += 1
@@ -168,7 +213,7 @@ def _decode(stream: VideoStream, packets: Sequence[VideoPacket], wanted: Sequenc
                 return
 
 
-def _from_all(path: str, indices: Sequence[int], threads: int) -> Iterator[VideoFrame]:
+def _from_all(path: str, indices: Sequence[int], threads: int, effort: Effort) -> Iterator[VideoFrame]:
     wanted = list(indices)
     place = number = 0
     with open_video(path, threads) as (container, stream):
@@ -178,6 +223,7 @@ def _from_all(path: str, indices: Sequence[int], threads: int) -> Iterator[Video
             except av.error.InvalidDataError:
                 continue  # a damaged packet: frames are counted over those that decode, as `probe` does
             for frame in frames:
+                effort.add(frame)
                 while place < len(wanted) and wanted[place] == number:
                     yield frame
                     place += 1

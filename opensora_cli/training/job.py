@@ -100,7 +100,7 @@ def make_loader(recipe: Trainable, process: Process) -> Loader:
         seed=recipe.seed,
         dp_rank=process.data_parallel.rank,
         dp_size=process.data_parallel.size,
-        device_pin=process.device.type == "cuda",
+        device=process.device,
         cached=cached,
     )
     if cached is not None and isinstance(recipe, TrainRecipe):

@@ -1,10 +1,13 @@
 """The loader: the right frames with the right captions, the same for any number of workers, from any batch on."""
 
 import csv
+import multiprocessing
+import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from PIL import Image
 from opensora_cli.data.dataset import Batch
 from opensora_cli.data.loader import Loader, build_loader
 from schemas.data import BucketTable, DatasetConfig
-from schemas.errors import OsoraError
+from schemas.errors import OsoraError, UsageError
 from tests.unit.data_fakes import numbered_mp4, numbers_of
 
 BUCKETS: BucketTable = {"32px": {9: (1.0, 2), 5: (1.0, 3)}}
@@ -175,6 +178,51 @@ def test_workers_end_with_a_killed_main_process(make: Make, tmp_path: Path) -> N
     assert done.returncode == -signal.SIGKILL, done.stdout
 
 
+@pytest.fixture
+def worker_of(make: Make) -> Iterator[Callable[..., tuple[Loader, int]]]:
+    """Build a loader with one worker that has read an epoch and waits; also gives its process id."""
+    started: list[multiprocessing.process.BaseProcess] = []
+
+    def build(**config: object) -> tuple[Loader, int]:
+        before = set(multiprocessing.active_children())
+        loader = make(num_workers=1, **config)
+        assert len(list(loader.epoch(0))) == CLIPS // 2
+        started.extend(set(multiprocessing.active_children()) - before)
+        assert len(started) == 1
+        return loader, started[0].pid or 0
+
+    yield build
+    for process in started:
+        process.kill()  # a stopped process takes no other signal
+
+
+def test_a_worker_that_is_refused_shared_memory_says_so(worker_of: Callable[..., tuple[Loader, int]]) -> None:
+    loader, pid = worker_of()
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1 << 16, resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]))
+    with pytest.raises(
+        OsoraError, match=r"data worker 0 was refused 0\.2 MiB of shared memory .* \(rows \[\d+, \d+\]\)"
+    ):
+        list(loader.epoch(1))
+
+
+def test_a_worker_that_hangs_is_waited_for_so_long_only(worker_of: Callable[..., tuple[Loader, int]]) -> None:
+    loader, pid = worker_of()
+    loader._watch.seconds = 0.5  # not before: the start of a worker counts too
+    want = [f"  row {row}: " for row in loader.plan(1).batch(0).rows]
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(OsoraError, match=r"data worker 0 .* within dataset.worker_timeout_seconds = 0\.5") as caught:
+        list(loader.epoch(1))
+    assert all(line in str(caught.value) for line in want)
+
+
+def test_a_worker_that_is_killed_ends_the_run(worker_of: Callable[..., tuple[Loader, int]]) -> None:
+    loader, pid = worker_of()
+    batches = loader.epoch(1)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(OsoraError, match=r"data worker 0 .* ended unexpectedly"):
+        list(batches)
+
+
 def test_two_epochs_at_once_are_a_bug(make: Make) -> None:
     loader = make()
     first = loader.epoch(0)
@@ -226,6 +274,30 @@ def test_images_train_beside_clips(make: Make, tmp_path: Path) -> None:
     assert stills[0].video.unique().tolist() == pytest.approx([200 / 127.5 - 1])
     assert sorted(stills[0].text) == ["clip 2", "clip 6"]
     assert stills[0].fps == [0, 0]
+
+
+def test_random_crops_depend_on_the_epoch_and_the_row_alone(make: Make, tmp_path: Path) -> None:
+    Image.fromarray(np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)).save(tmp_path / "still.png")
+    still = {"path": "still.png", "num_frames": 1, "fps": "", "height": 60, "width": 80}
+    same = dict.fromkeys(range(CLIPS), still)
+    loader = make(same, {"32px": {1: (1.0, 2)}}, transform_name="rand_size_crop")
+    epochs = [list(loader.epoch(epoch)) for epoch in (0, 1)]
+    crops = {batch.video[i].numpy().tobytes() for epoch in epochs for batch in epoch for i in range(2)}
+    assert len(crops) == 2 * CLIPS
+    again = make(same, {"32px": {1: (1.0, 2)}}, transform_name="rand_size_crop", num_workers=2)
+    assert_same(list(again.epoch(1, 2)), epochs[1][2:])
+
+
+def test_decoder_threads_do_not_change_the_bits(make: Make) -> None:
+    assert_same(list(make(decode_threads=2).epoch(0)), list(make().epoch(0)))
+
+
+def test_a_reader_that_is_not_installed_is_said_before_the_first_batch(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(UsageError, match="torchcodec does not load here"):
+        make(reader="torchcodec")
 
 
 def test_motion_score(make: Make) -> None:

@@ -1,6 +1,8 @@
 """Reading windows of frames: always the frames that a full decode gives."""
 
 import random
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -60,17 +62,77 @@ def test_containers_with_and_without_an_index(tmp_path: Path, suffix: str) -> No
         assert np.array_equal(read_clip(str(path), window).numpy(), want[window])
 
 
-def encoded(path: Path, codec: str) -> Path:
+def encoded(path: Path, codec: str, size: tuple[int, int] = (32, 48)) -> Path:
     """30 numbered frames with B-frames and an open group of pictures every 10, as encoders make them."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10)
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
         stream.options = {"g": "10", "x264-params": "open-gop=1:bframes=3:scenecut=0", "crf": "10"}
         for number in range(30):
-            frame = np.full((32, 48, 3), 40 + 7 * number, dtype=np.uint8)
+            frame = np.full((*size, 3), 40 + 7 * number, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+UNEVEN_TICKS = [*range(0, 30, 3), *range(30, 40)]
+"""Ten pictures of three ticks each, then ten of one: at the average of two ticks, index i is time 2 i."""
+SHOWN_AT_EVEN_TIMES = [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9, 10, 12, 14, 16, 18]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "gif"])
+def test_a_variable_frame_rate_is_read_at_even_times(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "gif":
+        pictures = [Image.new("L", (20, 10), 40 + 8 * number) for number in range(20)]
+        durations = [b - a for a, b in pairwise([*UNEVEN_TICKS, 40])]
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[50 * ticks for ticks in durations])
+    else:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=10)
+            stream.height, stream.width, stream.pix_fmt, stream.options = 32, 48, "yuv420p", {"g": "6", "crf": "5"}
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 10)
+            for number, tick in enumerate(UNEVEN_TICKS):
+                pixels = np.full((32, 48, 3), 40 + 8 * number, dtype=np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts, frame.time_base = tick, Fraction(1, 10)
+                frame.duration = 3 if number < 10 else 1
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    assert numbers_of(read_clip(str(path), range(20)).numpy()) == SHOWN_AT_EVEN_TIMES
+    assert numbers_of(read_clip(str(path), [6, 16]).numpy()) == [4, 12]
+    with pytest.raises(UnreadableClip, match="frame 20 is wanted"):
+        read_clip(str(path), [20])
+
+
+def test_pictures_that_no_other_needs_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = encoded(tmp_path / "a.mp4", "libx264")
+    shown: list[int] = []
+    monkeypatch.setattr(media.Effort, "add", lambda effort, frame: shown.append(frame.pts))
+    assert numbers_of(read_clip(str(path), [9]).numpy(), step=7) == [9]
+    assert 0 < len(shown) < 8
+    assert shown == sorted(shown)
+
+
+def test_limits_on_duration_and_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(encoded(tmp_path / "a.mkv", "libvpx"))
+    monkeypatch.setattr(media, "MAX_WORK", 48 * 32 * 20)
+    assert len(read_clip(path, [19])) == 1
+    with pytest.raises(UnreadableClip, match="more than 30720 pixels were decoded for one window"):
+        read_clip(path, [20])
+    monkeypatch.setattr(media, "MAX_SECONDS", 2)
+    with pytest.raises(UnreadableClip, match=r"0.0 hours are more than 0: cut it into clips"):
+        read_clip(path, [0])
+
+
+def test_a_picture_that_grows_on_the_way_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = encoded(tmp_path / "a.ts", "libx264"), encoded(tmp_path / "b.ts", "libx264", size=(320, 480))
+    (tmp_path / "c.ts").write_bytes(small.read_bytes() + large.read_bytes())
+    with pytest.raises(UnreadableClip, match="changes size"):
+        read_clip(str(tmp_path / "c.ts"), [0, 40])
+    monkeypatch.setattr(media, "MAX_PIXELS", 32 * 48)
+    with pytest.raises(UnreadableClip, match="frame 40 is wanted, 30 can be decoded"):
+        read_clip(str(tmp_path / "c.ts"), [0, 40])
 
 
 def test_gif(tmp_path: Path) -> None:

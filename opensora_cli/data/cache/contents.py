@@ -48,6 +48,7 @@ def clip_content(path: str) -> bytes:
 def latents_id(clip: "ClipRequest", shape: "Shape") -> bytes:
     """Return the name of what a clip's window, cut to a bucket's size, is encoded to. Raises UnreadableClip."""
     window = struct.pack("<6q", clip.total_frames, clip.interval, clip.start, shape.frames, shape.height, shape.width)
+    window += struct.pack("<3d", *clip.crop)
     return blake2b(window, digest_size=ID_BYTES, key=clip_content(clip.path)).digest()
 
 

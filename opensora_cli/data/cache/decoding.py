@@ -12,13 +12,15 @@ from opensora_cli.data.batches import PlannedBatch
 from opensora_cli.data.buckets import Buckets, Shape
 from opensora_cli.data.cache.contents import latents_id
 from opensora_cli.data.cache.index import Collected
-from opensora_cli.data.dataset import BadClip, BatchRequest, read_training_clip
-from opensora_cli.data.loader import as_it_is, worker_options
+from opensora_cli.data.dataset import BadClip, BatchRequest, LostBatch, read_training_clip
 from opensora_cli.data.manifest import Manifest
 from opensora_cli.data.media import UnreadableClip
+from opensora_cli.data.readers import FrameReader, frame_reader
 from opensora_cli.data.requests import EpochRequests
 from opensora_cli.data.transforms import TransformName
+from opensora_cli.data.workers import into_shared_memory, worker_options
 from schemas.data import DatasetConfig
+from schemas.errors import OsoraError
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,17 @@ class Decoded:
     """Names of bad clips that are there, with the reason; a file that is missing has no content to name it by."""
     cached: int = 0
 
+    def tensors(self) -> list[Tensor]:
+        """Return what travels from the worker."""
+        return self.videos
+
 
 class UncachedClips(Dataset[Decoded]):
     """Decodes what `done` lacks."""
 
-    def __init__(self, transform: TransformName, done: Collected) -> None:
+    def __init__(self, transform: TransformName, done: Collected, reader: FrameReader) -> None:
         self.transform: TransformName = transform
+        self.reader = reader
         self.done = done
 
     def __getitem__(self, request: BatchRequest) -> Decoded:
@@ -52,7 +59,7 @@ class UncachedClips(Dataset[Decoded]):
                 if name in self.done:
                     cached += 1
                     continue
-                decoded.videos.append(read_training_clip(clip, request.shape, self.transform))
+                decoded.videos.append(read_training_clip(clip, request.shape, self.transform, self.reader))
                 decoded.names.append(name)
             except UnreadableClip as error:
                 decoded.bad.append((clip.row, clip.path, error.reason))
@@ -87,15 +94,18 @@ class Decoder:
     ) -> None:
         self._requests = EpochRequests(manifest, buckets, dataset, seed)
         self._workers = DataLoader(
-            UncachedClips(dataset.transform_name, done),
+            UncachedClips(dataset.transform_name, done, frame_reader(dataset.reader, dataset.decode_threads)),
             batch_size=None,
             sampler=self._requests,
-            collate_fn=as_it_is,
+            collate_fn=into_shared_memory,
             generator=torch.Generator().manual_seed(seed),
             **worker_options(dataset),
         )
 
     def window(self, planned: list[PlannedBatch], window: int) -> Iterator[Decoded]:
-        """Yield the decoded clips of each planned group."""
+        """Yield the decoded clips of each planned group. Raises OsoraError where a worker gets no memory for one."""
         self._requests.take(planned, window)
-        yield from self._workers
+        for decoded in self._workers:
+            if isinstance(decoded, LostBatch):
+                raise OsoraError(decoded.reason)
+            yield decoded

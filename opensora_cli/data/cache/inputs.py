@@ -48,14 +48,6 @@ class CachedLatents:
         """Return the moments of frames encoded apart, in the order of `cuts`, which all have one length."""
         return torch.stack([self.parts[part_name(cut.frames, head=cut.head)][cut.item] for cut in cuts])
 
-    def to(self, device: torch.device | str) -> "CachedLatents":
-        """Return them on a device."""
-        return CachedLatents({part: tensor.to(device, non_blocking=True) for part, tensor in self.parts.items()})
-
-    def pin_memory(self) -> "CachedLatents":
-        """Return them in page-locked memory."""
-        return CachedLatents({part: tensor.pin_memory() for part, tensor in self.parts.items()})
-
 
 @dataclass(frozen=True)
 class CachedText:
@@ -66,11 +58,7 @@ class CachedText:
 
     def to(self, device: torch.device | str) -> "CachedText":
         """Return them on a device."""
-        return CachedText(self.t5.to(device, non_blocking=True), self.clip.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "CachedText":
-        """Return them in page-locked memory."""
-        return CachedText(self.t5.pin_memory(), self.clip.pin_memory())
+        return CachedText(self.t5.to(device), self.clip.to(device))
 
 
 @dataclass(frozen=True)

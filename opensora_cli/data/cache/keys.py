@@ -82,6 +82,7 @@ def latents_key(recipe: TrainRecipe, files: WeightFiles) -> CacheKey:
         **config,
         "ae.from_pretrained": files.autoencoder(recipe.ae.from_pretrained),
         "condition": [part_name(frames, head=head) for frames, head in cuts],
+        "dataset.reader": recipe.dataset.reader,
         "dataset.transform_name": recipe.dataset.transform_name,
     }
     return CacheKey("latents", {**facts, **_precision(recipe)})
