@@ -200,7 +200,7 @@ def test_a_worker_that_is_refused_shared_memory_says_so(worker_of: Callable[...,
     loader, pid = worker_of()
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (1 << 16, resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]))
     with pytest.raises(
-        OsoraError, match=r"data worker 0 was refused 0\.2 MiB of shared memory .* \(rows \[\d+, \d+\]\)"
+        OsoraError, match=r"data worker 0 was refused 0\.2 MiB of shared memory for 1 tensors, rows \[\d+, \d+\]"
     ):
         list(loader.epoch(1))
 
