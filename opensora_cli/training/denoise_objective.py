@@ -3,12 +3,15 @@
 Legend: B batch, C latent channels, T latent frames, H W latent pixels, N image tokens, D features, L text tokens.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from opensora_cli.data.loader import Batch
 from opensora_cli.distributed.process import DTYPES
 from opensora_cli.training.draws import Draws, seeded_init
+from opensora_cli.training.objective import Adversary, Loss
 from opensora_models.build import build_autoencoder, build_denoiser, build_text_encoders
 from opensora_models.diffusion.condition import pick_conditions, training_condition
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
@@ -19,6 +22,8 @@ from schemas.recipes import TrainRecipe
 
 class DenoiserObjective:
     """A trained denoiser beside a frozen autoencoder and frozen text encoders."""
+
+    adversary: Adversary | None = None
 
     def __init__(self, recipe: TrainRecipe, device: torch.device) -> None:
         self.recipe = recipe
@@ -38,11 +43,11 @@ class DenoiserObjective:
         self.text = build_text_encoders(recipe.text, dtype, device)
         self._null_t5_1LD, self._null_clip_1D = self.text.t5([""]), self.text.clip([""])
 
-    def loss(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean squared error of the velocity; see `Objective`."""
+    def losses(self, batch: Batch, draws: Draws) -> Iterator[Loss]:
+        """Yield the mean squared error of the velocity; see `Objective`."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             inputs, target_BND = self.prepare(batch, draws)
-        return flow_loss(self.module(**inputs), target_BND), {}
+        yield Loss(flow_loss(self.module(**inputs), target_BND))
 
     def prepare(self, batch: Batch, draws: Draws) -> tuple[dict[str, Tensor], Tensor]:
         """Return the denoiser's inputs and the velocity it should give, all on the device."""

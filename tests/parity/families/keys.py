@@ -10,6 +10,7 @@ from opensora_models.mmdit.model import MMDiT
 from schemas.autoencoder.hunyuan_vae import HunyuanVAEConfig
 from schemas.denoiser.mmdit import MMDiTConfig
 from tests.parity.case import Case, build_config
+from tests.parity.families.losses import build_discriminator
 from tests.parity.runner import NotBuiltError
 
 
@@ -33,4 +34,6 @@ def _build(case: Case) -> nn.Module:
         return MMDiT(build_config(MMDiTConfig, info, ignore=["cache_dir", "note"]))
     if "layers_per_block" in info or case.name.startswith("hunyuan_vae"):
         return HunyuanVAE(build_config(HunyuanVAEConfig, info, ignore=["cache_dir", "note"]))
+    if "conv_cls" in info:
+        return build_discriminator(info)
     raise NotBuiltError(f"osora builds no {case.name}")
