@@ -14,6 +14,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "meta": ("opensora_cli.commands.meta", "meta"),
     "train": ("opensora_cli.commands.train", "train"),
     "vae-train": ("opensora_cli.commands.train", "vae_train"),
+    "vae-sample": ("opensora_cli.commands.vae", "vae_sample"),
+    "vae-stats": ("opensora_cli.commands.vae", "vae_stats"),
     "sample": ("opensora_cli.commands.sample", "sample"),
     "demo": ("opensora_cli.commands.demo", "app"),
 }

@@ -66,9 +66,9 @@ def mean_quality(qualities: Iterable[Quality]) -> Quality:
     )
 
 
-def side_by_side(video_CTHW: Tensor, reconstruction_CTHW: Tensor) -> Frames:
-    """Return frames with the original on the left and the reconstruction on the right."""
-    return to_frames(torch.cat([video_CTHW.cpu().float(), reconstruction_CTHW.cpu().float()], dim=3))
+def side_by_side(video_CTHW: Tensor, reconstruction_CTHW: Tensor) -> Tensor:
+    """Return a clip (3, T, H, 2W) with the original on the left and the reconstruction on the right."""
+    return torch.cat([video_CTHW.float(), reconstruction_CTHW.float()], dim=3)
 
 
 def grid(video_CTHW: Tensor, reconstruction_CTHW: Tensor, columns: int) -> Frames:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from opensora_cli.sampling.generate import Generator
 from opensora_cli.training.draws import seeded_init
 from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.weights import load_weights
 from schemas.autoencoder import AutoencoderConfig
 from schemas.recipes import SampleRecipe
@@ -37,14 +39,21 @@ def load_models(
     `weights` are the files of "model" and "ae"; a model without a file keeps random weights, drawn from the sampling seed.
     Raises OsoraError where weights do not fit.
     """
-    with seeded_init(recipe.sampling.seed), torch.device(device):
-        autoencoder = build_autoencoder(recipe.ae)
-    if weights["ae"] is not None:
-        load_weights(autoencoder, weights["ae"])
+    autoencoder = load_autoencoder(recipe.ae, weights["ae"], recipe.sampling.seed, dtype, device)
     denoiser = _load_denoiser(recipe, weights["model"], dtype, device)
-    for module in (denoiser, autoencoder):
-        module.to(dtype).eval().requires_grad_(False)
+    denoiser.to(dtype).eval().requires_grad_(False)
     return Generator(denoiser, autoencoder, recipe.model)
+
+
+def load_autoencoder(
+    config: AutoencoderConfig, weights: str | Path | None, seed: int, dtype: torch.dtype, device: torch.device
+) -> HunyuanVAE:
+    """Build a frozen autoencoder with the weights of a file, or with random ones drawn from `seed`."""
+    with seeded_init(seed), torch.device(device):
+        autoencoder = build_autoencoder(config)
+    if weights is not None:
+        load_weights(autoencoder, weights)
+    return autoencoder.to(dtype).eval().requires_grad_(False)
 
 
 def _load_denoiser(recipe: SampleRecipe, path: str | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
