@@ -13,7 +13,6 @@ UNREAD: Mapping[str, str] = {
     "ae.model_name": "All autoencoders of Open-Sora 2.0, and training them",
     "ae.num_res_blocks": "All autoencoders of Open-Sora 2.0, and training them",
     "ae.out_ch": "All autoencoders of Open-Sora 2.0, and training them",
-    "ae.scaling_factor": "All autoencoders of Open-Sora 2.0, and training them",
     "ae.shape": "All autoencoders of Open-Sora 2.0, and training them",
     "ae.spatial_tile_size": "All autoencoders of Open-Sora 2.0, and training them",
     "ae.temporal_tile_size": "All autoencoders of Open-Sora 2.0, and training them",
