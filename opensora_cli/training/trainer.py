@@ -129,7 +129,6 @@ class Trainer:
     def _update(self, micro_batches: list[MicroBatch], started: float) -> None:
         """Do one optimizer update and record it. Raises OsoraError when a loss is not finite."""
         data_seconds = time.perf_counter() - started
-        update = self.progress.update
         recorded = self._backward(micro_batches)
         trained = {name: part for name, part in self._parts().items() if part.optimizer.has_gradients()}
         norms = {f"{name}grad_norm": part.optimizer.clip() for name, part in trained.items()}
@@ -139,21 +138,27 @@ class Trainer:
         self._check_finite(
             {name: values[name] for name in recorded if name in norms or name.endswith("loss")}, micro_batches
         )
-        rates = {f"{name}lr": part.optimizer.step(update) for name, part in trained.items()}
+        update = self.progress.update
+        values |= {f"{name}lr": part.optimizer.step(update) for name, part in trained.items()}
         if self.state.ema is not None and "" in trained:
             self.state.ema.update(self.state.module)
         last = micro_batches[-1]
         self.progress = replace(self.progress, update=update + 1, epoch=last.epoch, batch=last.end)
-        seconds = time.perf_counter() - started
+        self._record(values, micro_batches, time.perf_counter() - started, data_seconds)
+        self._count_bad(micro_batches)
+
+    def _record(
+        self, values: dict[str, float], micro_batches: list[MicroBatch], seconds: float, data_seconds: float
+    ) -> None:
+        """Write the metrics of the update that `progress` has come to; the module's own ones are there in every update."""
         samples = sum(len(m.batch.rows) for m in micro_batches) * self.process.world_size
         self.metrics.write(
             {
-                "step": update + 1,
-                "epoch": last.epoch,
-                "loss": values.pop("loss"),
+                "step": self.progress.update,
+                "epoch": self.progress.epoch,
+                "loss": values["loss"],
                 "lr": 0.0,
                 "grad_norm": 0.0,
-                **rates,
                 **values,
                 "step_seconds": seconds,
                 "data_seconds": data_seconds,
@@ -162,7 +167,6 @@ class Trainer:
                 "memory_gib": peak_memory_gib(self.process.device),
             }
         )
-        self._count_bad(micro_batches)
 
     def _parts(self) -> dict[str, Trained]:
         """Return what has an optimizer, by the prefix of its metrics."""
