@@ -7,7 +7,7 @@ from schemas.vae_loss import LPIPS_FILE
 
 
 class ReconstructionConfig(Schema):
-    """Which clips are encoded and decoded again, and where the results go."""
+    """Which clips are encoded and decoded again, one by one, and where the results go."""
 
     save_dir: str = Field("samples", description="Folder for the clips and the table of quality.")
     fps_save: int = Field(16, ge=1, description="Frames per second of the written files.")

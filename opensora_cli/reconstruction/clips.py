@@ -13,24 +13,40 @@ from opensora_cli.data.manifest import Manifest
 from opensora_cli.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from opensora_cli.data.meta_worker import look_at
 from opensora_cli.progress import JobProgress
+from schemas.data import BucketTable
 from schemas.errors import OsoraError
 from schemas.recipes import VaeSampleRecipe, VaeStatsRecipe
 
 
 def open_clips(recipe: VaeSampleRecipe | VaeStatsRecipe, console: Console, *, pin: bool) -> Loader:
-    """Return the recipe's clips in its buckets; dataset.data_path may also be a folder. Raises OsoraError."""
+    """Return the recipe's clips in its buckets, each alone in a batch; dataset.data_path may also be a folder.
+
+    Raises OsoraError when nothing can be read or nothing fits a bucket.
+    """
     path = recipe.dataset.data_path
     compression = recipe.ae.spatial_compression_ratio
+    buckets = one_by_one(recipe.buckets)
     if path is None or not Path(path).expanduser().is_dir():
-        loader = build_loader(recipe.dataset, recipe.buckets, compression=compression, seed=recipe.seed, device_pin=pin)
+        loader = build_loader(recipe.dataset, buckets, compression=compression, seed=recipe.seed, device_pin=pin)
     elif not recipe.buckets:
         raise OsoraError('[buckets] is empty: write resolution -> frames, for example "256px" = { 17 = [1.0, 1] }.')
     else:
         manifest = manifest_of_folder(Path(path).expanduser(), console)
-        loader = Loader(manifest, Buckets(recipe.buckets, compression), recipe.dataset, seed=recipe.seed, pin=pin)
-    for line in loader.warnings():
+        loader = Loader(manifest, Buckets(buckets, compression), recipe.dataset, seed=recipe.seed, pin=pin)
+    notes = loader.warnings()
+    if buckets != recipe.buckets:
+        notes.append("clips go one by one, so that none is left over: the batch sizes of [buckets] are not used")
+    for line in notes:
         console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
     return loader
+
+
+def one_by_one(buckets: BucketTable) -> BucketTable:
+    """Return the same buckets with one clip a batch: no clip is left over because others are missing."""
+    return {
+        resolution: {frames: (chance, 1) for frames, (chance, _) in lengths.items()}
+        for resolution, lengths in buckets.items()
+    }
 
 
 def manifest_of_folder(folder: Path, console: Console) -> Manifest:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from opensora_cli.data.loader import build_loader
+from opensora_cli.reconstruction.clips import one_by_one
 from opensora_cli.reconstruction.quality import grid, mean_quality, measure, reconstruct
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.vae_objective import VaeObjective
 from opensora_models.vae_loss.lpips import Lpips, find_lpips, load_lpips
-from schemas.data import BucketTable
 from schemas.recipes import VaeTrainRecipe
 
 SHOWN_CLIPS, SHOWN_FRAMES = 4, 6
@@ -51,10 +51,9 @@ def build_validation(recipe: VaeTrainRecipe, objective: VaeObjective, device: to
     config = recipe.validation
     if config.data_path is None:
         return None
-    alone: BucketTable = {name: dict.fromkeys(lengths, (1.0, 1)) for name, lengths in recipe.buckets.items()}
     loader = build_loader(
         recipe.dataset.model_copy(update={"data_path": config.data_path, "num_workers": 0}),
-        alone,
+        one_by_one(recipe.buckets),
         compression=recipe.ae.spatial_compression_ratio,
         seed=recipe.seed,
     )

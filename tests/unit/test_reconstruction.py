@@ -1,4 +1,5 @@
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from rich.console import Console
 
 from opensora_cli.data.demo_clips import clip_frames, draw_clip, write_mp4
-from opensora_cli.reconstruction.clips import manifest_of_folder
+from opensora_cli.reconstruction.clips import manifest_of_folder, one_by_one, open_clips
 from opensora_cli.reconstruction.quality import Quality
 from opensora_cli.reconstruction.sample import Measured, as_csv, as_table
 from opensora_cli.reconstruction.statistics import RunningMoments, raw_latents, scaling_lines
@@ -14,6 +15,7 @@ from opensora_cli.sampling.source import find_source
 from opensora_cli.training.draws import keyed_generator
 from schemas.autoencoder import DCAEConfig, HunyuanVAEConfig
 from schemas.errors import OsoraError
+from schemas.recipes import VaeSampleRecipe
 
 
 def latents(number: int, size: int) -> torch.Tensor:
@@ -68,6 +70,24 @@ def test_a_folder_is_a_table_of_what_can_be_read_in_it(tmp_path: Path) -> None:
     (tmp_path / "below" / "b.mp4").unlink()
     with pytest.raises(OsoraError, match="no video or image below this folder can be read"):
         manifest_of_folder(tmp_path, Console(quiet=True))
+
+
+def test_no_clip_is_left_over_whatever_the_batch_size(tmp_path: Path) -> None:
+    clip = replace(draw_clip(0, 0), size=(64, 64))
+    for number in range(3):
+        write_mp4(tmp_path / f"{number}.mp4", clip_frames(clip), clip.fps)
+    recipe = VaeSampleRecipe.model_validate(
+        {
+            "kind": "vae-sample",
+            "dataset": {"data_path": str(tmp_path), "num_workers": 0},
+            "buckets": {"64px": {"5": (1.0, 2)}},
+        }
+    )
+    with (tmp_path / "log").open("w") as log:
+        loader = open_clips(recipe, Console(file=log, width=200), pin=False)
+    assert sorted(row for batch in loader.epoch(0) for row in batch.rows) == [0, 1, 2]
+    assert "the batch sizes of [buckets] are not used" in (tmp_path / "log").read_text()
+    assert one_by_one({"64px": {5: ((0.5, 0.2), 8)}}) == {"64px": {5: ((0.5, 0.2), 1)}}
 
 
 def test_the_table_has_every_clip_and_their_mean_and_a_terminal_the_worst() -> None:
