@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -57,6 +58,17 @@ def test_missing_weights_are_an_error_that_says_where_to_get_them(tmp_path: Path
     with pytest.raises(OsoraError, match=rf"{KEY} = .*no LPIPS weights here.*PerceptualSimilarity.*{VGG16_FILE}"):
         load_lpips(str(tmp_path / "lpips.safetensors"), KEY)
     assert find_lpips("nobody/has-this-in-the-cache") is None
+
+
+def test_a_hub_name_is_looked_up_in_the_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "models--somebody--lpips" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    (tmp_path / "models--somebody--lpips" / "refs").mkdir()
+    (tmp_path / "models--somebody--lpips" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert find_lpips("somebody/lpips") == snapshot / "model.safetensors"
+    assert find_lpips("somebody/else") is None
 
 
 def test_heads_are_completed_by_the_vgg16_that_lies_beside_them(
