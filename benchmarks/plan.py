@@ -32,7 +32,7 @@ from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.diffusion.rectified_flow import flow_loss
-from opensora_models.vae_loss import reconstruction_loss
+from opensora_models.vae_loss.reconstruction import reconstruction_loss
 from schemas.autoencoder import HunyuanVAEConfig
 from schemas.denoiser import MMDiTConfig
 from schemas.optim import OptimConfig

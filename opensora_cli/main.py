@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("opensora_cli.commands.cache", "cache"),
     "train": ("opensora_cli.commands.train", "train"),
     "vae-train": ("opensora_cli.commands.train", "vae_train"),
+    "vae-sample": ("opensora_cli.commands.vae", "vae_sample"),
+    "vae-stats": ("opensora_cli.commands.vae", "vae_stats"),
     "sample": ("opensora_cli.commands.sample", "sample"),
     "ckpt": ("opensora_cli.commands.ckpt", "app"),
     "demo": ("opensora_cli.commands.demo", "app"),

@@ -9,11 +9,13 @@ class MemoryConfig(Schema):
     """Recompute activations in the backward pass instead of keeping them, and move to host memory what can wait there."""
 
     grad_checkpoint: bool = Field(
-        False, description="Whether to recompute activations at all.", json_schema_extra=cost("changes_memory")
+        False,
+        description="Whether to recompute activations at all; of an autoencoder, those of every stage.",
+        json_schema_extra=cost("changes_memory"),
     )
     grad_ckpt_settings: tuple[int, int] = Field(
         (100, 100),
-        description="How many double and single blocks, from the first, are recomputed.",
+        description="How many double and single blocks of a denoiser, from the first, are recomputed.",
         json_schema_extra=cost("changes_memory"),
     )
     grad_ckpt_buffer_size: int = Field(

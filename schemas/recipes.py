@@ -16,7 +16,7 @@ from schemas.lora import LoraConfig
 from schemas.memory import MemoryConfig
 from schemas.optim import OptimConfig
 from schemas.parallel import ParallelConfig
-from schemas.reconstruction import ReconstructionConfig
+from schemas.reconstruction import ReconstructionConfig, ValidationConfig
 from schemas.sampling import SamplingConfig
 from schemas.t2i2v import T2I2VConfig
 from schemas.text import DropoutRatio, TextConfig
@@ -108,6 +108,9 @@ class VaeTrainRecipe(RunRecipe):
         None,
         description="An adversary that sharpens reconstructions; unset trains without.",
         json_schema_extra=cost("breaks_resume", "changes_memory", "changes_numerics"),
+    )
+    validation: ValidationConfig = Field(
+        ValidationConfig.model_construct(), description="Held-out clips to look at while training."
     )
     mixed_strategy: Literal["none", "mixed_video_image", "mixed_video_random"] = Field(
         "none",

@@ -7,6 +7,7 @@ from pydantic import Field
 from schemas.base import Schema, cost
 
 NUMERICS = cost("changes_numerics")
+LPIPS_FILE = "./ckpts/lpips_vgg16.safetensors"
 
 
 class VaeLossConfig(Schema):
@@ -16,7 +17,10 @@ class VaeLossConfig(Schema):
         "l1", description="Distance between a clip and its reconstruction.", json_schema_extra=NUMERICS
     )
     kl_loss_weight: float = Field(
-        1e-6, ge=0, description="Weight of the KL term against a unit Gaussian.", json_schema_extra=NUMERICS
+        1e-6,
+        ge=0,
+        description="Weight of the KL term against a unit Gaussian; families that draw no latents have none.",
+        json_schema_extra=NUMERICS,
     )
     perceptual_loss_weight: float = Field(
         0.0,
@@ -25,8 +29,8 @@ class VaeLossConfig(Schema):
         json_schema_extra=cost("changes_numerics", "changes_memory"),
     )
     lpips_from_pretrained: str = Field(
-        "./ckpts/lpips_vgg16.safetensors",
-        description="VGG16 with the LPIPS heads; read where perceptual_loss_weight is above 0.",
+        LPIPS_FILE,
+        description="VGG16 with the LPIPS heads: a file, a folder or a cached hub name; held-out clips are measured with it too.",
         json_schema_extra=NUMERICS,
     )
     logvar_init: float = Field(

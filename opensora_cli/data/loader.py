@@ -50,11 +50,11 @@ def build_loader(
     `cached` stands in for decoding. Batches come on `device`.
     Raises OsoraError when there is no table, no bucket, or nothing to train on; each message says what to change.
     """
-    manifest, table = open_clips(recipe_dataset, buckets, compression, frame_compression)
+    manifest, table = open_data(recipe_dataset, buckets, compression, frame_compression)
     return Loader(manifest, table, recipe_dataset, seed=seed, ranks=(dp_rank, dp_size), device=device, cached=cached)
 
 
-def open_clips(
+def open_data(
     dataset: DatasetConfig, buckets: BucketTable, compression: int, frame_compression: int
 ) -> tuple[Manifest, Buckets]:
     """Return the clips of a recipe and the buckets for them. Raises OsoraError where it names none of one or the other."""

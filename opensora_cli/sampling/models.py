@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from opensora_cli.frozen import frozen_autoencoder
 from opensora_cli.sampling.generate import Generator
 from opensora_cli.training.draws import seeded_init
 from opensora_models.build import build_autoencoder, build_denoiser
@@ -37,13 +38,8 @@ def load_models(
     `weights` are the files of "model" and "ae"; a model without a file keeps random weights, drawn from the sampling seed.
     Raises OsoraError where weights do not fit.
     """
-    with seeded_init(recipe.sampling.seed), torch.device(device):
-        autoencoder = build_autoencoder(recipe.ae)
-    if weights["ae"] is not None:
-        load_weights(autoencoder, weights["ae"])
-    denoiser = _load_denoiser(recipe, weights["model"], dtype, device)
-    for module in (denoiser, autoencoder):
-        module.to(dtype).eval().requires_grad_(False)
+    autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=recipe.sampling.seed, dtype=dtype, device=device)
+    denoiser = _load_denoiser(recipe, weights["model"], dtype, device).to(dtype).eval().requires_grad_(False)
     return Generator(denoiser, autoencoder, recipe.model)
 
 

@@ -1,4 +1,4 @@
-"""What the RECIPE of `osora sample` stands for: a recipe, or a training run whose models are to be sampled."""
+"""What the RECIPE of `osora sample`, `vae-sample` or `vae-stats` stands for: a recipe, or a run that trained the model."""
 
 import tomllib
 from collections.abc import Sequence
@@ -8,10 +8,11 @@ from typing import Any
 
 from opensora_cli.sampling.weights import newest_checkpoint
 from schemas.errors import OsoraError
-from schemas.recipes import SampleRecipe
+from schemas.recipes import RECIPES
 
 LOCK = "recipe.lock.toml"
-MODEL_KEY = "model.from_pretrained"
+MODEL_KEYS = {"train": "model.from_pretrained", "vae-train": "ae.from_pretrained"}
+"""Kind of a training run -> where a recipe names what it trained."""
 OF_THE_TRAINING_JOB = {"parallel"}
 """Tables that both kinds have, whose values suit the machines of the training run."""
 
@@ -25,12 +26,12 @@ class Source:
     injected: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def find_source(argument: str, sets: Sequence[str] = ()) -> Source:
-    """Return how to resolve `argument`: a recipe's name or path, a run folder, its lock, or one of its checkpoints.
+def find_source(argument: str, sets: Sequence[str] = (), kind: str = "sample") -> Source:
+    """Return how to resolve `argument` as `kind`: a recipe's name or path, a run folder, its lock, or a checkpoint.
 
-    Of a training run its models, texts and precision are kept; what only training needs is un-set, sampling starts from
+    Of a training run its models, texts and precision are kept; what only training needs is un-set, the job starts from
     its defaults, and the weights are the checkpoint's (the newest one of a run), unless `sets` name others.
-    Raises OsoraError for a folder that is neither, and for a run that trained no denoiser.
+    Raises OsoraError for a folder that is neither, and for a run that trained another kind of model.
     """
     path = Path(argument).expanduser()
     checkpoint = path if path.is_dir() and path.parent.name == "checkpoints" else None
@@ -44,23 +45,25 @@ def find_source(argument: str, sets: Sequence[str] = ()) -> Source:
     if lock.name != LOCK:
         return Source(argument)
     values = _read(lock)
-    if values.get("kind") == "vae-train":
-        raise OsoraError(
-            f"{argument}: this run trained an autoencoder, which makes no clips by itself. Give a recipe for sampling, with "
-            f"--set ae.from_pretrained={newest_checkpoint(lock.parent)}."
-        )
-    if values.get("kind") != "train":
+    trained = str(values.get("kind"))
+    if trained not in MODEL_KEYS:
         return Source(str(lock))
-    return _of_run(lock, values, checkpoint or newest_checkpoint(lock.parent), sets)
+    if (trained == "train") != (kind == "sample"):
+        what = "a denoiser" if trained == "train" else "an autoencoder, which makes no clips by itself"
+        hint = "" if trained == "train" else f" with --set ae.from_pretrained={newest_checkpoint(lock.parent)}"
+        raise OsoraError(f"{argument}: this run trained {what}. Give a recipe for {kind}{hint}.")
+    return _of_run(lock, values, kind, checkpoint or newest_checkpoint(lock.parent), sets)
 
 
-def _of_run(lock: Path, values: dict[str, Any], checkpoint: Path, sets: Sequence[str]) -> Source:
-    injected: dict[str, Any] = {"kind": "sample"}
-    if not any(text.split("=", 1)[0].strip() == MODEL_KEY for text in sets):
-        injected["model"] = {"from_pretrained": str(checkpoint)}
+def _of_run(lock: Path, values: dict[str, Any], kind: str, checkpoint: Path, sets: Sequence[str]) -> Source:
+    injected: dict[str, Any] = {"kind": kind}
+    key = MODEL_KEYS[str(values["kind"])]
+    if not any(text.split("=", 1)[0].strip() == key for text in sets):
+        table, name = key.split(".")
+        injected[table] = {name: str(checkpoint)}
     return Source(
         str(lock),
-        unsets=[key for key in values if key in OF_THE_TRAINING_JOB or key not in SampleRecipe.model_fields],
+        unsets=[name for name in values if name in OF_THE_TRAINING_JOB or name not in RECIPES[kind].model_fields],
         injected={f"<checkpoint {checkpoint.name}>": injected},
     )
 

@@ -1,9 +1,9 @@
 """Checkpoints that are complete or absent.
 
 A checkpoint is a folder `step-00000200`: `state/` holds fp32 weights, optimizer and average as PyTorch distributed
-checkpoint over safetensors (no pickle anywhere), `model.safetensors` and `ema.safetensors` are exports under upstream's
-key names in the recipe's precision, `progress.json` says where in the data the run stood. It is written under a hidden
-name and renamed when everything is on disk.
+checkpoint over safetensors (no pickle anywhere), `model.safetensors`, `ema.safetensors` and, of adversarial training,
+`adversary.safetensors` are exports under upstream's key names in the recipe's precision, `progress.json` says where in
+the data the run stood. It is written under a hidden name and renamed when everything is on disk.
 """
 
 import json
@@ -31,6 +31,8 @@ from schemas.checkpoint import CheckpointConfig
 from schemas.errors import OsoraError
 
 FORMAT = 2
+EXPORTS = ("model", "ema", "adversary")
+"""Parts of the state that a checkpoint also has as weights of their own."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,30 @@ class Progress:
 
 
 @dataclass
-class TrainState:
-    """Everything that training changes."""
+class Trained:
+    """A module and the optimizer that trains it."""
 
     module: nn.Module
     optimizer: Optimizer
+
+
+@dataclass
+class TrainState(Trained):
+    """Everything that training changes."""
+
     ema: Ema | None
+    adversary: Trained | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor under one flat name; they are the live ones, so loading in place restores them."""
-        flat = {f"model.{name}": tensor for name, tensor in self.module.state_dict().items()}
-        flat |= {f"optim.{name}": tensor for name, tensor in self.optimizer.state_dict().items()}
+        parts: dict[str, nn.Module | Optimizer | Ema] = {"model": self.module, "optim": self.optimizer}
         if self.ema is not None:
-            flat |= {f"ema.{name}": tensor for name, tensor in self.ema.state_dict().items()}
-        return flat
+            parts["ema"] = self.ema
+        if self.adversary is not None:
+            parts |= {"adversary": self.adversary.module, "adversary_optim": self.adversary.optimizer}
+        return {
+            f"{part}.{name}": tensor for part, holder in parts.items() for name, tensor in holder.state_dict().items()
+        }
 
 
 class Checkpoints:
@@ -130,9 +142,9 @@ class Checkpoints:
                 storage_writer=HuggingFaceStorageWriter(str(partial / "state"), save_distributed=True),
                 no_dist=True,
             )
-            for part, file in (("model.", "model.safetensors"), ("ema.", "ema.safetensors")):
-                if weights := self._export(staged, part):
-                    save_weights(weights, partial / file)
+            for part in EXPORTS:
+                if weights := self._export(staged, f"{part}."):
+                    save_weights(weights, partial / f"{part}.safetensors")
             (partial / "progress.json").write_text(json.dumps({"format": FORMAT, **asdict(progress)}))
             sync_folder(partial)
             final = self.folder / name

@@ -3,6 +3,7 @@
 Legend: B batch, C latent channels, T latent frames, H W latent pixels, N image tokens, D features, L text tokens.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from opensora_cli.data.cache.inputs import CachedInputs, CachedText
 from opensora_cli.data.loader import Batch
 from opensora_cli.distributed.process import DTYPES
+from opensora_cli.frozen import frozen_autoencoder
 from opensora_cli.training.draws import Draws, seeded_init
-from opensora_cli.training.frozen import frozen_autoencoder
+from opensora_cli.training.objective import Adversary, Loss
 from opensora_models.build import build_denoiser, build_text_encoders
 from opensora_models.diffusion.condition import condition_of_latents, pick_conditions, training_condition
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 class DenoiserObjective:
     """A trained denoiser beside a frozen autoencoder and frozen text encoders."""
 
+    adversary: Adversary | None = None
+
     def __init__(self, recipe: TrainRecipe, device: torch.device, cached: CachedInputs | None = None) -> None:
         self.recipe = recipe
         self.device = device
@@ -37,7 +41,13 @@ class DenoiserObjective:
         self.module.float().train()
         if recipe.memory.grad_checkpoint:
             self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
-        self.ae = frozen_autoencoder(recipe, device if recipe.dataset.encodes_clips else torch.device("meta"))
+        self.ae = frozen_autoencoder(
+            recipe.ae,
+            recipe.ae.from_pretrained,
+            seed=recipe.seed,
+            dtype=DTYPES[recipe.dtype],
+            device=device if recipe.dataset.encodes_clips else torch.device("meta"),
+        )
         self.text: TextEncoders | None = None
         if recipe.dataset.encodes_text:
             self.text = build_text_encoders(recipe.text, DTYPES[recipe.dtype], device)
@@ -45,11 +55,11 @@ class DenoiserObjective:
         self._null_t5_1LD, self._null_clip_1D = null.t5, null.clip
         self._counts_hits = cached is not None and cached.encode_misses
 
-    def loss(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean squared error of the velocity; see `Objective`."""
+    def losses(self, batch: Batch, draws: Draws) -> Iterator[Loss]:
+        """Yield the mean squared error of the velocity; see `Objective`."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             inputs, target_BND = self.prepare(batch, draws)
-        return flow_loss(self.module(**inputs), target_BND), self._hits(batch)
+        yield Loss(flow_loss(self.module(**inputs), target_BND), self._hits(batch))
 
     def prepare(self, batch: Batch, draws: Draws) -> tuple[dict[str, Tensor], Tensor]:
         """Return the denoiser's inputs and the velocity it should give, all on the device."""

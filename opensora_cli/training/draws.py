@@ -21,11 +21,18 @@ class Draws:
     """The generators of one micro-batch on one data-parallel rank."""
 
     def __init__(self, seed: int, update: int, micro_batch: int, rank: int) -> None:
+        self.update = update
         self._key = (seed, update, micro_batch, rank)
 
-    def generator(self, purpose: str) -> torch.Generator:
-        """Return a fresh generator for `purpose`; asking twice gives the same draws twice."""
-        return keyed_generator(purpose, *self._key)
+    def generator(self, purpose: str, device: torch.device | None = None) -> torch.Generator:
+        """Return a fresh generator for `purpose`; asking twice gives the same draws twice.
+
+        On a GPU its draws are others than on the CPU: ask for a `device` where draws are too many to be copied there.
+        """
+        generator = keyed_generator(purpose, *self._key)
+        if device is None or device.type == "cpu":
+            return generator
+        return torch.Generator(device).manual_seed(generator.initial_seed())
 
 
 @contextmanager

@@ -21,7 +21,9 @@ from opensora_cli.training.objective import Objective
 from opensora_cli.training.run_folder import RunFolder
 from opensora_cli.training.trainer import Trainer
 from opensora_cli.training.vae_objective import VaeObjective
+from opensora_cli.training.validation import Validation, build_validation
 from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.discriminator.model import PatchDiscriminator3D
 from schemas.errors import OsoraError
 from schemas.recipes import TrainRecipe, VaeTrainRecipe
 from schemas.resolve import Resolved
@@ -46,6 +48,7 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
     if continued is not None:
         run_folder.check_data(continued, loader.fingerprint)
     objective = make_objective(recipe, process, loader.cached)
+    validation = make_validation(recipe, objective, process)
     folder = continued or run_folder.create(resolved, recipe, Path(str(resolved.source)).stem)
     run_folder.write_run_json(
         folder,
@@ -59,7 +62,7 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
         },
     )
     console.print(f"run folder: {folder.path}", markup=False, highlight=False, soft_wrap=True)
-    return train_in(folder, recipe, objective, loader, process, updates, console)
+    return train_in(folder, recipe, objective, loader, process, updates, console, validation)
 
 
 def train_in(
@@ -70,6 +73,7 @@ def train_in(
     process: Process,
     updates: int,
     console: Console,
+    validation: Validation | None = None,
 ) -> int:
     """Train in a run folder, from its newest checkpoint if it has one; return the exit code."""
     checkpoints = Checkpoints(folder.checkpoints, recipe.checkpoint, DTYPES[recipe.dtype])
@@ -85,7 +89,7 @@ def train_in(
         )
         if done:
             display.note(f"resuming after update {start}")
-        return Trainer(recipe, objective, loader, checkpoints, metrics, process).fit()
+        return Trainer(recipe, objective, loader, checkpoints, metrics, process, validation).fit()
 
 
 def make_loader(recipe: Trainable, process: Process) -> Loader:
@@ -118,6 +122,13 @@ def make_objective(recipe: Trainable, process: Process, cached: CachedInputs | N
             return VaeObjective(recipe, process.device)
 
 
+def make_validation(recipe: Trainable, objective: Objective, process: Process) -> Validation | None:
+    """Read the held-out clips that the recipe wants to look at, if any."""
+    if isinstance(recipe, VaeTrainRecipe) and isinstance(objective, VaeObjective):
+        return build_validation(recipe, objective, process.device)
+    return None
+
+
 def planned_updates(recipe: Trainable, loader: Loader) -> int:
     """Return how many optimizer updates the recipe asks for; at least one, or the data is too small."""
     batches = sum(loader.batches_per_epoch(epoch) for epoch in range(min(recipe.epochs, 3)))
@@ -137,6 +148,8 @@ def print_plan(recipe: Trainable, loader: Loader, updates: int, process: Process
         modules: dict[str, nn.Module] = {"autoencoder": build_autoencoder(recipe.ae)}
         if isinstance(recipe, TrainRecipe):
             modules = {"denoiser": build_denoiser(recipe.model), **modules}
+        elif recipe.discriminator is not None:
+            modules["discriminator"] = PatchDiscriminator3D(recipe.discriminator)
     table = Table(title=f"{recipe.kind}: plan", show_header=False)
     for name, module in modules.items():
         table.add_row(f"{name} parameters", f"{sum(p.numel() for p in module.parameters()):,}")

@@ -8,6 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from opensora_cli.files import write_text
 from opensora_cli.training.run_folder import RunFolder
 from schemas.errors import OsoraError
@@ -41,6 +44,7 @@ class Metrics:
         _keep_lines(
             self._folder.bad_samples, lambda line: line.startswith("update") or int(line.split(",")[0]) <= update
         )
+        _keep_lines(self._folder.validation, lambda line: json.loads(line)["step"] <= update)
         self._metrics = self._folder.metrics.open("a", encoding="utf-8")
         log = self._folder.log(self._rank)
         log.parent.mkdir(exist_ok=True)
@@ -83,6 +87,21 @@ class Metrics:
         if step % self._log_every == 0 or step == 1:
             self._line(" ".join(f"{name} {value:.6g}" for name, value in record.items()))
         self._display.update(record)
+
+    def validation(self, step: int, values: Mapping[str, float]) -> None:
+        """Record what held-out clips gave after update `step`, in validation.jsonl, TensorBoard and the log."""
+        with self._folder.validation.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(f"validation/{name}", value, step)
+        facts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.note(f"held-out clips after update {step}: {facts}")
+
+    def picture(self, name: str, picture_HWC: NDArray[np.uint8], step: int) -> None:
+        """Show a picture in TensorBoard."""
+        if self._tensorboard is not None:
+            self._tensorboard.add_image(name, picture_HWC, step, dataformats="HWC")
 
     def note(self, text: str) -> None:
         """Put a line into the log and before the person's eyes."""

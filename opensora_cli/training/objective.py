@@ -1,11 +1,32 @@
 """What the trainer needs to know of the thing that is trained."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from opensora_cli.data.loader import Batch
 from opensora_cli.training.draws import Draws
+from schemas.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A scalar that the module, or its adversary, is to minimise; one that needs no gradient is only recorded."""
+
+    value: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """Further scalars to record."""
+    of_adversary: bool = False
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """A second module that is trained against the first, by an optimizer of its own."""
+
+    module: nn.Module
+    optim: OptimConfig
 
 
 class Objective(Protocol):
@@ -13,7 +34,11 @@ class Objective(Protocol):
 
     module: nn.Module
     """The module whose parameters are trained and exported."""
+    adversary: Adversary | None
 
-    def loss(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the scalar to minimise and further scalars to record, for a batch on the objective's device."""
+    def losses(self, batch: Batch, draws: Draws) -> Iterator[Loss]:
+        """Yield the losses of a batch on the objective's device, the module's first.
+
+        Each is asked for when the gradients of the one before are there, so that their graphs are never there together.
+        """
         ...

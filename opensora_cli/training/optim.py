@@ -54,6 +54,10 @@ class Optimizer:
             foreach=not fused,
         )
 
+    def has_gradients(self) -> bool:
+        """Whether a loss has reached the parameters since the last update."""
+        return any(p.grad is not None for p in self.params.values())
+
     def clip(self) -> Tensor:
         """Clip the gradients to `grad_clip` (0: do not) and return their norm before it, a scalar on the device."""
         limit = self.config.grad_clip or math.inf

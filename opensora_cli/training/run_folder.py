@@ -44,6 +44,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def validation(self) -> Path:
+        """One JSON object for every look at held-out clips."""
+        return self.path / "validation.jsonl"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"

@@ -12,16 +12,19 @@ from torch import Tensor
 from opensora_cli.data.loader import Batch, Loader
 from opensora_cli.data.position import Position
 from opensora_cli.distributed.process import DTYPES, Process
-from opensora_cli.training.checkpoint import Checkpoints, Progress, TrainState
+from opensora_cli.training.checkpoint import Checkpoints, Progress, Trained, TrainState
 from opensora_cli.training.draws import Draws
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.interrupt import Interrupt
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
 from opensora_cli.training.optim import Optimizer
+from opensora_cli.training.validation import Validation
 from schemas.errors import OsoraError
 from schemas.recipes import RunRecipe
 
+_ADVERSARY = "adversary_"
+"""Prefix of an adversary's metrics."""
 _FEW_CLIPS = 50  # a share of bad clips means little before this many were read
 
 
@@ -44,6 +47,7 @@ class Trainer:
         checkpoints: Checkpoints,
         metrics: Metrics,
         process: Process,
+        validation: Validation | None = None,
     ) -> None:
         self.recipe = recipe
         self.objective = objective
@@ -51,11 +55,15 @@ class Trainer:
         self.checkpoints = checkpoints
         self.metrics = metrics
         self.process = process
+        self.validation = validation
         self.state = TrainState(
             module=objective.module,
             optimizer=Optimizer(objective.module, recipe.optim, recipe.max_steps),
             ema=Ema(objective.module, recipe.optim.ema_decay) if recipe.optim.ema_decay is not None else None,
         )
+        if (adversary := objective.adversary) is not None:
+            optimizer = Optimizer(adversary.module, adversary.optim, recipe.max_steps)
+            self.state.adversary = Trained(adversary.module, optimizer)
         self.progress = Progress()
         self._saved_update = 0
         self._clips_read = 0
@@ -79,6 +87,8 @@ class Trainer:
         started = time.perf_counter()
         for micro_batches in self._updates():
             self._update(micro_batches, started)
+            if self.validation is not None and self.progress.update % self.validation.every == 0:
+                self.validation.run(self.progress.update, self.metrics)
             if self.progress.update % every == 0:
                 self._save()
             if interrupt.signal is not None:
@@ -124,60 +134,82 @@ class Trainer:
             position = position.next_epoch()
 
     def _update(self, micro_batches: list[MicroBatch], started: float) -> None:
-        """Do one optimizer update and record it. Raises OsoraError when the loss is not finite."""
+        """Do one optimizer update and record it. Raises OsoraError when a loss is not finite."""
         data_seconds = time.perf_counter() - started
-        update = self.progress.update
-        losses, extras = self._backward(micro_batches)
-        norm = self.state.optimizer.clip()
+        recorded = self._backward(micro_batches)
+        trained = {name: part for name, part in self._parts().items() if part.optimizer.has_gradients()}
+        norms = {f"{name}grad_norm": part.optimizer.clip() for name, part in trained.items()}
         # The only wait for the device in an update: everything that is recorded comes over at once.
-        loss, grad_norm, *values = torch.stack([losses, norm, *extras.values()]).tolist()
-        if not math.isfinite(loss) or not math.isfinite(grad_norm):
-            self.checkpoints.wait()
-            rows = [row for m in micro_batches for row in m.batch.rows]
-            raise OsoraError(
-                f"update {update + 1}: the loss is {loss} and the gradient norm {grad_norm} (rows {rows}); the weights were "
-                f"left alone. Resume from {self.checkpoints.latest() or 'the start'} with a lower optim.lr or optim.grad_clip."
-            )
-        lr = self.state.optimizer.step(update)
-        if self.state.ema is not None:
+        recorded |= norms
+        values = dict(zip(recorded, torch.stack(list(recorded.values())).tolist(), strict=True))
+        self._check_finite(
+            {name: values[name] for name in recorded if name in norms or name.endswith("loss")}, micro_batches
+        )
+        update = self.progress.update
+        values |= {f"{name}lr": part.optimizer.step(update) for name, part in trained.items()}
+        if self.state.ema is not None and "" in trained:
             self.state.ema.update(self.state.module)
         last = micro_batches[-1]
         self.progress = replace(self.progress, update=update + 1, position=last.end)
-        seconds = time.perf_counter() - started
+        self._record(values, micro_batches, time.perf_counter() - started, data_seconds)
+        self._count_bad(micro_batches)
+
+    def _record(
+        self, values: dict[str, float], micro_batches: list[MicroBatch], seconds: float, data_seconds: float
+    ) -> None:
+        """Write the metrics of the update that `progress` has come to; the module's own ones are there in every update."""
         samples = sum(len(m.batch.rows) for m in micro_batches) * self.process.data_parallel.size
         self.metrics.write(
             {
-                "step": update + 1,
-                "epoch": last.end.epoch,
-                "loss": loss,
-                "lr": lr,
-                "grad_norm": grad_norm,
+                "step": self.progress.update,
+                "epoch": self.progress.position.epoch,
+                "loss": values["loss"],
+                "lr": 0.0,
+                "grad_norm": 0.0,
+                **values,
                 "step_seconds": seconds,
                 "data_seconds": data_seconds,
                 "samples": samples,
                 "samples_per_second": samples / seconds,
                 "memory_gib": peak_memory_gib(self.process.device),
-                **dict(zip(extras, values, strict=True)),
             }
         )
-        self._count_bad(micro_batches)
 
-    def _backward(self, micro_batches: list[MicroBatch]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Accumulate gradients of the mean loss; return that mean and the mean of every further metric."""
+    def _parts(self) -> dict[str, Trained]:
+        """Return what has an optimizer, by the prefix of its metrics."""
+        adversary = self.state.adversary
+        return {"": self.state} | ({_ADVERSARY: adversary} if adversary is not None else {})
+
+    def _backward(self, micro_batches: list[MicroBatch]) -> dict[str, Tensor]:
+        """Accumulate gradients of the mean losses; return those means and the mean of every further metric."""
         device, dtype = self.process.device, DTYPES[self.recipe.dtype]
         share = 1 / len(micro_batches)
-        total = torch.zeros((), device=device)
-        extras: dict[str, Tensor] = {}
+        means: dict[str, Tensor] = {}
         for number, micro_batch in enumerate(micro_batches):
             draws = Draws(self.recipe.seed, self.progress.update, number, self.process.data_parallel.rank)
-            batch = micro_batch.batch.to(device)
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                loss, metrics = self.objective.loss(batch, draws)
-            torch.autograd.backward(loss * share)
-            total += loss.detach().float() * share
-            for name, value in metrics.items():
-                extras[name] = extras.get(name, torch.zeros((), device=device)) + value.detach().float() * share
-        return total, extras
+            losses = self.objective.losses(micro_batch.batch.to(device), draws)
+            while True:
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    loss = next(losses, None)
+                if loss is None:
+                    break
+                if loss.value.requires_grad:
+                    torch.autograd.backward(loss.value * share)
+                name = f"{_ADVERSARY}loss" if loss.of_adversary else "loss"
+                for key, value in {name: loss.value, **loss.metrics}.items():
+                    means[key] = means.get(key, torch.zeros((), device=device)) + value.detach().float() * share
+        return means
+
+    def _check_finite(self, values: dict[str, float], micro_batches: list[MicroBatch]) -> None:
+        if all(map(math.isfinite, values.values())):
+            return
+        self.checkpoints.wait()
+        named = ", ".join(f"{name} = {value}" for name, value in values.items())
+        rows = [row for m in micro_batches for row in m.batch.rows]
+        raise OsoraError(
+            f"update {self.progress.update + 1}: {named} (rows {rows}); the weights were left alone. Resume from "
+            f"{self.checkpoints.latest() or 'the start'} with a lower optim.lr or optim.grad_clip."
+        )
 
     def _count_bad(self, micro_batches: list[MicroBatch]) -> None:
         """Record clips that could not be read, and stop when they are too many."""

@@ -99,7 +99,9 @@ def test_accumulation_counts_updates_and_averages_gradients(tmp_path: Path) -> N
     weight = objective.module.weight.detach().clone()
     batches = list(FakeLoader().epoch(0))[:2]
     twin = FakeObjective()
-    total = torch.stack([twin.loss(b, Draws(run.recipe.seed, 0, i, 0))[0] for i, b in enumerate(batches)]).mean()
+    total = torch.stack(
+        [next(twin.losses(b, Draws(run.recipe.seed, 0, i, 0))).value for i, b in enumerate(batches)]
+    ).mean()
     run.fit()
     assert losses(tmp_path / "one")[1] == pytest.approx(total.item(), rel=1e-6)
     assert not torch.equal(objective.module.weight, weight)
@@ -108,7 +110,7 @@ def test_accumulation_counts_updates_and_averages_gradients(tmp_path: Path) -> N
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path: Path) -> None:
     objective = FakeObjective(nan_at=5)
     run = trainer(tmp_path, recipe(), objective)
-    with pytest.raises(OsoraError, match=r"update 5: the loss is nan.*step-00000003"):
+    with pytest.raises(OsoraError, match=r"update 5: loss = nan.*step-00000003"):
         run.fit()
     assert torch.isfinite(objective.module.weight).all()
     assert max(losses(tmp_path)) == 4
@@ -116,10 +118,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path: Pat
 
 def test_the_first_signal_finishes_the_update_saves_and_gives_the_shells_code(tmp_path: Path) -> None:
     class Killed(FakeObjective):
-        def loss(self, *args):  # type: ignore[no-untyped-def]
+        def losses(self, *args):  # type: ignore[no-untyped-def]
             if self.calls == 6:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().loss(*args)
+            return super().losses(*args)
 
     run = trainer(tmp_path, recipe(), Killed())
     assert run.fit() == 143

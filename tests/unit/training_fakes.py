@@ -12,6 +12,7 @@ from opensora_cli.distributed.process import Process
 from opensora_cli.training.checkpoint import Checkpoints
 from opensora_cli.training.draws import Draws, keyed_generator, seeded_init
 from opensora_cli.training.metrics import Metrics
+from opensora_cli.training.objective import Adversary, Loss
 from opensora_cli.training.run_folder import RunFolder
 from opensora_cli.training.trainer import Trainer
 from schemas.recipes import VaeTrainRecipe
@@ -44,18 +45,20 @@ class FakeLoader:
 class FakeObjective:
     """Fit a linear map with noise that comes from the draws."""
 
+    adversary: Adversary | None = None
+
     def __init__(self, nan_at: int | None = None) -> None:
         with seeded_init(0):
             self.module: nn.Module = nn.Linear(3, 1)
         self.nan_at = nan_at
         self.calls = 0
 
-    def loss(self, batch: FakeBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, batch: FakeBatch, draws: Draws) -> Iterator[Loss]:
         target = batch.video.sum(dim=1, keepdim=True)
         noise = 0.1 * torch.randn(target.shape, generator=draws.generator("noise"))
         loss = (self.module(batch.video) - target - noise).square().mean()
         self.calls += 1
-        return (loss * float("nan") if self.calls == self.nan_at else loss), {"double": 2 * loss}
+        yield Loss(loss * float("nan") if self.calls == self.nan_at else loss, {"double": 2 * loss})
 
 
 class SilentDisplay:

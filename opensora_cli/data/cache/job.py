@@ -31,12 +31,12 @@ from opensora_cli.data.cache.opening import MEMO, cut_plan
 from opensora_cli.data.cache.shards import ShardWriter
 from opensora_cli.data.cache.weight_files import WeightFiles
 from opensora_cli.data.captions import training_caption
-from opensora_cli.data.loader import open_clips
+from opensora_cli.data.loader import open_data
 from opensora_cli.data.manifest import Manifest
 from opensora_cli.distributed.launched import any_process, launched_process
 from opensora_cli.distributed.process import DTYPES, Process
+from opensora_cli.frozen import frozen_autoencoder
 from opensora_cli.progress import JobProgress
-from opensora_cli.training.frozen import frozen_autoencoder
 from opensora_cli.training.interrupt import Interrupt
 from opensora_models.build import build_text_encoders
 from schemas.errors import OsoraError
@@ -82,7 +82,7 @@ def run_cache(recipe: TrainRecipe, *, latents: bool, text: bool, shard_mib: floa
     Raises OsoraError where data or weights are missing, or the disk refuses; complete shards stay.
     """
     with launched_process(recipe.device) as process, Interrupt() as interrupt, ExitStack() as stack:
-        manifest, buckets = open_clips(
+        manifest, buckets = open_data(
             recipe.dataset, recipe.buckets, recipe.pixels_per_token, recipe.ae.time_compression_ratio
         )
         job = CacheJob(recipe, manifest, buckets, process, interrupt, int(shard_mib * 2**20), console)
@@ -148,7 +148,9 @@ def _prepare(job: CacheJob, folder: Path) -> Path:
 def _cache_latents(job: CacheJob, key: CacheKey, folder: Path) -> bool:
     """Encode every window; return whether it came to the end."""
     recipe, process = job.recipe, job.process
-    autoencoder = frozen_autoencoder(recipe, process.device)
+    autoencoder = frozen_autoencoder(
+        recipe.ae, recipe.ae.from_pretrained, seed=recipe.seed, dtype=DTYPES[recipe.dtype], device=process.device
+    )
     stored, cuts = STORED[stored_dtype(recipe)], cut_plan(recipe)
     writer = ShardWriter(folder, process.rank, job.shard_bytes)
     for window in range(recipe.dataset.cached_windows):

@@ -15,6 +15,7 @@ from schemas.denoiser.mmdit import MMDiTConfig
 from tests.parity.case import Case, build_config
 from tests.parity.families.autoencoder_2d import UNUSED
 from tests.parity.families.dc_ae import dc_ae_config
+from tests.parity.families.losses import build_discriminator
 from tests.parity.runner import NotBuiltError
 
 
@@ -42,4 +43,6 @@ def _build(case: Case) -> nn.Module:
         return DCAE(dc_ae_config(info))
     if "z_channels" in info:
         return AutoEncoder2D(build_config(AutoEncoder2DConfig, info, ignore=UNUSED))
+    if "conv_cls" in info:
+        return build_discriminator(info)
     raise NotBuiltError(f"osora builds no {case.name}")

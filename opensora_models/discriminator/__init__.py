@@ -1,0 +1,1 @@
+"""The adversary of an autoencoder: clips to a logit for each patch."""

@@ -1,0 +1,1 @@
+"""What an autoencoder is trained on: reconstruction, perceptual distance, the latents, an adversary."""
