@@ -29,7 +29,7 @@ UNREAD: Mapping[str, str] = {
     "mixed_strategy": "All autoencoders of Open-Sora 2.0, and training them",
     "optim.cls": "Training at scale",
     "optim.initial_lr": "Training at scale",
-    "parallel": "Training at scale",
+    "parallel.static_graph": "Training at scale",
     "parallel_ae": "Sampling, complete",
     "reconstruction": "All autoencoders of Open-Sora 2.0, and training them",
     "sampling.flow_shift": "Sampling, complete",

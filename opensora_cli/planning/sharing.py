@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from opensora_cli.distributed.stage import sharing_stage
 from opensora_cli.planning.segments import Sharding
 from schemas.checks.parallel import world_size_problem
 from schemas.errors import UsageError
 from schemas.parallel import ParallelConfig
-
-STAGES = {"none": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp": 3}
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,13 @@ class Sharing:
         if problem := world_size_problem(config, world_size, table):
             raise UsageError(f"--world-size {world_size}: {problem}")
         ranks = config.tp_size * config.sp_size * config.pp_size
-        stage = config.zero_stage if config.plugin == "hybrid" else STAGES[config.plugin]
         bucket = config.reduce_bucket_size_in_m * 1_000_000 * 4 if world_size > 1 else 0
         return cls(
             config.tp_size,
             config.sp_size,
             config.pp_size,
             world_size // ranks,
-            stage,
+            sharing_stage(config),
             config.overlap_allgather,
             bucket,
         )

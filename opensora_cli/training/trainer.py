@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from opensora_cli.data.loader import Batch, Loader
+from opensora_cli.distributed.layout import Layout
 from opensora_cli.distributed.process import DTYPES, Process
+from opensora_cli.distributed.watchdog import Watchdog
 from opensora_cli.training.checkpoint import Checkpoints, Progress, TrainState
 from opensora_cli.training.draws import Draws
 from opensora_cli.training.ema import Ema
-from opensora_cli.training.interrupt import Interrupt
+from opensora_cli.training.interrupt import STOP_SIGNALS, Interrupt
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
 from opensora_cli.training.optim import Optimizer
@@ -44,6 +46,7 @@ class Trainer:
         checkpoints: Checkpoints,
         metrics: Metrics,
         process: Process,
+        layout: Layout | None = None,
     ) -> None:
         self.recipe = recipe
         self.objective = objective
@@ -51,9 +54,10 @@ class Trainer:
         self.checkpoints = checkpoints
         self.metrics = metrics
         self.process = process
+        self.layout = layout or Layout()
         self.state = TrainState(
             module=objective.module,
-            optimizer=Optimizer(objective.module, recipe.optim, recipe.max_steps),
+            optimizer=Optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout),
             ema=Ema(objective.module, recipe.optim.ema_decay) if recipe.optim.ema_decay is not None else None,
         )
         self.progress = Progress()
@@ -65,23 +69,25 @@ class Trainer:
         """Train to the end, or until a signal asks to stop; return the exit code (0, 130 or 143)."""
         self._restore()
         self.metrics.open(self.progress.update)
-        with self.metrics, Interrupt() as interrupt:
+        watchdog = Watchdog(self.recipe.parallel.hang_seconds, self.metrics.log)
+        with self.metrics, Interrupt() as interrupt, watchdog:
             try:
-                self._train(interrupt)
+                self._train(interrupt, watchdog)
             finally:
                 self.checkpoints.wait()
             if interrupt.signal is not None:
                 self.metrics.note(f"stopped by {interrupt.signal.name} after update {self.progress.update}; saved")
         return interrupt.exit_code
 
-    def _train(self, interrupt: Interrupt) -> None:
+    def _train(self, interrupt: Interrupt, watchdog: Watchdog) -> None:
         every = self.recipe.checkpoint.every
         started = time.perf_counter()
         for micro_batches in self._updates():
             self._update(micro_batches, started)
+            watchdog.progress()
             if self.progress.update % every == 0:
                 self._save()
-            if interrupt.signal is not None:
+            if self._should_stop(interrupt):
                 break
             started = time.perf_counter()
         if self.progress.update > self._saved_update:
@@ -89,9 +95,18 @@ class Trainer:
 
     def _restore(self) -> None:
         self.checkpoints.clear_leftovers()
-        if latest := self.checkpoints.latest():
-            self.progress = self.checkpoints.load(latest, self.state)
+        latest = self.checkpoints.latest()
+        # Files may reach the other processes late: the main one says what there is.
+        if name := self.process.from_main(latest.name if latest else None):
+            self.progress = self.checkpoints.load(self.checkpoints.folder / name, self.state)
             self._saved_update = self.progress.update
+
+    def _should_stop(self, interrupt: Interrupt) -> bool:
+        """Whether any process was asked to stop; all of them leave after the same update, with the same exit code."""
+        counts = self.process.totals([interrupt.signal == number for number in STOP_SIGNALS])
+        asked = [number for number, count in zip(STOP_SIGNALS, counts, strict=True) if count]
+        interrupt.signal = interrupt.signal or (asked[0] if asked else None)
+        return bool(asked)
 
     def _save(self) -> None:
         self.checkpoints.save(self.progress, self.state)
@@ -123,7 +138,7 @@ class Trainer:
         losses, extras = self._backward(micro_batches)
         norm = self.state.optimizer.clip()
         # The only wait for the device in an update: everything that is recorded comes over at once.
-        loss, grad_norm, *values = torch.stack([losses, norm, *extras.values()]).tolist()
+        loss, grad_norm, *values = self.process.mean(torch.stack([losses, norm, *extras.values()])).tolist()
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
             self.checkpoints.wait()
             rows = [row for m in micro_batches for row in m.batch.rows]
@@ -137,7 +152,7 @@ class Trainer:
         last = micro_batches[-1]
         self.progress = replace(self.progress, update=update + 1, epoch=last.epoch, batch=last.end)
         seconds = time.perf_counter() - started
-        samples = sum(len(m.batch.rows) for m in micro_batches) * self.process.world_size
+        samples = sum(len(m.batch.rows) for m in micro_batches) * self.process.data_parallel.size
         self.metrics.write(
             {
                 "step": update + 1,
@@ -162,8 +177,9 @@ class Trainer:
         total = torch.zeros((), device=device)
         extras: dict[str, Tensor] = {}
         for number, micro_batch in enumerate(micro_batches):
-            draws = Draws(self.recipe.seed, self.progress.update, number, self.process.rank)
+            draws = Draws(self.recipe.seed, self.progress.update, number, self.process.data_parallel.rank)
             batch = micro_batch.batch.to(device)
+            self.layout.begin_micro_batch(number + 1 == len(micro_batches))
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss, metrics = self.objective.loss(batch, draws)
             torch.autograd.backward(loss * share)
@@ -175,10 +191,12 @@ class Trainer:
     def _count_bad(self, micro_batches: list[MicroBatch]) -> None:
         """Record clips that could not be read, and stop when they are too many."""
         bad = [entry for m in micro_batches for entry in m.batch.bad]
-        self._clips_read += sum(len(m.batch.rows) for m in micro_batches) + len(bad)
-        if not bad:
+        good = sum(len(m.batch.rows) for m in micro_batches)
+        good_anywhere, bad_anywhere = self.process.totals([good, len(bad)])
+        self._clips_read += good_anywhere + bad_anywhere
+        self._clips_bad += bad_anywhere
+        if not bad_anywhere:
             return
-        self._clips_bad += len(bad)
         self.metrics.bad(self.progress.update, bad)
         for row, path, reason in bad:
             self.metrics.note(f"row {row} was skipped: {path}: {reason}")
