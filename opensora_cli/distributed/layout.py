@@ -4,6 +4,7 @@ Ranks count tensor parallel neighbours first, then sequence parallel ones, then 
 tensor parallelism are plain tensors (`Slice`); those that are shared out among equal processes are DTensors (FSDP2).
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 
@@ -160,6 +161,8 @@ def _shard(module: MMDiT, kind: str, ranks_EF: Tensor, config: ParallelConfig, s
         )
     mesh = DeviceMesh(kind, ranks_EF.view(-1, size, features), mesh_dim_names=("copies", "shards", "features"))
     mesh = mesh["copies", "shards"] if size < equals else mesh["shards"]
+    # FSDP2 warns of changing the model's result in place, which the loss does not do.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     sharded_units = [fully_shard(unit, mesh=mesh, reshard_after_forward=stage == 3) for unit in units(module)]
     if config.overlap_allgather:
         for unit, following in pairwise(sharded_units):
