@@ -19,7 +19,9 @@ class Slice:
 
     def of(self, whole: Tensor) -> Tensor:
         """Return the share of a whole weight."""
-        pieces = [part.chunk(self.size, self.axis)[self.rank] for part in torch.split(whole, list(self.parts), self.axis)]
+        pieces = [
+            part.chunk(self.size, self.axis)[self.rank] for part in torch.split(whole, list(self.parts), self.axis)
+        ]
         return torch.cat(pieces, self.axis)
 
     def put_together(self, shares: list[Tensor]) -> Tensor:

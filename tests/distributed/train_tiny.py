@@ -1,8 +1,9 @@
-"""Trains the tiny denoiser with the real trainer in one process of a job: `python -m tests.distributed.train_tiny OUT MODE...`.
+"""Trains the tiny denoiser with the real trainer: `python -m tests.distributed.train_tiny OUT EVERY TASK...` in each process.
 
-Each mode is trained in `OUT/MODE`; with `--alone`, by one process that does the work of all.
+Each mode is trained in `OUT/MODE`, with a checkpoint every so many updates.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from opensora_cli.distributed.launch import end_with_launcher
 from opensora_cli.distributed.layout import lay_out
 from opensora_cli.distributed.process import Process, leave, start_process
 from opensora_cli.training.checkpoint import Checkpoints
@@ -27,6 +29,7 @@ from tests.distributed.modes import MODES, Mode
 from tests.unit.training_fakes import FakeBatch, SilentDisplay
 
 UPDATES = 10
+ALONE = Process(0, 1, torch.device("cpu"))
 FRAMES, SIDE, TEXT = 3, 10, 23  # 75 + 23 tokens: neither is a multiple of 2 or 4
 
 
@@ -73,7 +76,7 @@ class TinyDenoiser:
         return (velocity_BND - img_BND.roll(1, 1)).square().mean(), {}
 
 
-def recipe_of(mode: Mode) -> TrainRecipe:
+def recipe_of(mode: Mode, every: int) -> TrainRecipe:
     recipe = resolve("tiny/train").recipe
     assert isinstance(recipe, TrainRecipe)
     optim = recipe.optim.model_copy(update={"accumulation_steps": mode.accumulation, "grad_clip": 0.5})
@@ -84,24 +87,23 @@ def recipe_of(mode: Mode) -> TrainRecipe:
             "optim": optim,
             "model": recipe.model.model_copy(update={"fused_qkv": mode.fused}),
             "parallel": ParallelConfig.model_validate(mode.parallel),
-            "checkpoint": recipe.checkpoint.model_copy(update={"every": 1000}),
+            "checkpoint": recipe.checkpoint.model_copy(update={"every": every}),
             "memory": recipe.memory.model_copy(update={"grad_checkpoint": mode.recompute}),
             "logging": recipe.logging.model_copy(update={"tensorboard": False}),
         }
     )
 
 
-def train(folder: Path, mode: Mode, process: Process, updates: int = UPDATES) -> Trainer:
-    """Train, from the folder's last checkpoint if there is one."""
-    recipe = recipe_of(mode).model_copy(update={"max_steps": updates})
+def trainer_of(folder: Path, mode: Mode, process: Process, every: int = 1000) -> Trainer:
     torch.set_num_threads(1)
+    recipe = recipe_of(mode, every)
     config = recipe.parallel
     process = replace(process, together=config.tp_size * config.sp_size)
     run = RunFolder(folder)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     objective = TinyDenoiser(recipe)
     layout = lay_out(objective.module, config, process)
-    trainer = Trainer(
+    return Trainer(
         recipe,
         objective,  # type: ignore[arg-type]  # its batches have no pixels
         Clips(*process.data_parallel),  # type: ignore[arg-type]  # the loop only asks for epochs
@@ -110,21 +112,35 @@ def train(folder: Path, mode: Mode, process: Process, updates: int = UPDATES) ->
         process,
         layout,
     )
-    trainer.fit()
-    return trainer
 
 
-def train_alone(folder: Path, mode: Mode, updates: int = UPDATES) -> Trainer:
+def train_alone(folder: Path, mode: Mode) -> None:
     """Train in one process that takes the batches of all, in their order, before an update."""
-    alone = replace(mode, parallel={}, accumulation=mode.clips * mode.accumulation)
-    return train(folder, alone, Process(0, 1, torch.device("cpu")), updates)
+    alone = replace(mode, parallel={}, accumulation=mode.clips * mode.accumulation, recompute=False)
+    trainer_of(folder, alone, ALONE).fit()
+
+
+def copy_state(source: Path, target: Path, mode: Mode, process: Process) -> None:
+    """Load the last checkpoint of a run into the layout of a mode, and save it again from there."""
+    trainer = trainer_of(target, mode, process)
+    (checkpoint,) = sorted((source / "checkpoints").glob("step-*"))
+    progress = trainer.checkpoints.load(checkpoint, trainer.state)
+    trainer.checkpoints.save(progress, trainer.state)
+    trainer.checkpoints.wait()
 
 
 def main() -> None:
-    out, *names = sys.argv[1:]
+    """Train modes (MODE), or copy a run's state through a layout (SOURCE>MODE)."""
+    out, every, *tasks = sys.argv[1:]
     process = start_process("cpu", ParallelConfig())
-    for name in names:
-        train(Path(out, name), MODES[name], process)
+    end_with_launcher()
+    for task in tasks:
+        source, _, name = task.rpartition(">")
+        if source:
+            copy_state(Path(out, source), Path(out, task), MODES[name], process)
+        else:
+            (Path(out) / f"pid-{process.rank}").write_text(str(os.getpid()))
+            trainer_of(Path(out, name), MODES[name], process, int(every)).fit()
     leave()
 
 
