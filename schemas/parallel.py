@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from schemas.base import Schema, cost
 
@@ -71,7 +71,7 @@ class ParallelConfig(Schema):
         False,
         description="Every step uses the same weights in the same order, so that reductions are planned once.",
     )
-    shard_size: int | Literal["all"] = Field(
+    shard_size: PositiveInt | Literal["all"] = Field(
         "all",
         description=(
             "With sharding: how many neighbouring processes share one copy of the states (hybrid sharding, for example the "

@@ -74,11 +74,15 @@ def _run(
     dry_run: bool,
     spread: tuple[int | None, int, str | None],
 ) -> None:
+    from opensora_cli.distributed.launch import launched_by_osora
+    from opensora_cli.distributed.place import find_place
     from schemas.resolve import resolve
 
     resolved = resolve(recipe, layers=layers or (), sets=sets or (), unsets=unsets or (), kind=kind)
-    if "RANK" not in os.environ:
-        print_diagnostics(resolved.warnings, sys.stderr)
+    place = find_place(os.environ)
+    if not launched_by_osora():
+        if place is None or place.rank == 0:
+            print_diagnostics(resolved.warnings, sys.stderr)
         require_extra("run")
         if (code := _launch(resolved, *spread)) is not None:
             raise typer.Exit(code)
@@ -99,6 +103,8 @@ def _launch(resolved: "Resolved", nproc: int | None, nnodes: int, rdzv: str | No
         raise UsageError("--nnodes above 1 and --rdzv HOST:PORT go together: the machines have to meet somewhere.")
     if nproc is None and nnodes == 1:
         return None
+    if "RANK" in os.environ:
+        raise UsageError("--nproc and --nnodes start processes, and torchrun has started them already: leave them out.")
     from opensora_cli.distributed.launch import free_port, launch
     from opensora_cli.distributed.nodes import Nodes, SeveralNodes
 

@@ -17,7 +17,7 @@ from typing import IO
 
 from opensora_cli.distributed.nodes import Nodes
 
-LOGS = "OSORA_RANK_LOGS"
+_LOGS = "OSORA_RANK_LOGS"
 _LIFELINE = "OSORA_LIFELINE"
 _POLL_SECONDS = 0.02
 _PATIENCE_SECONDS = 10.0  # between asking processes to end and making them
@@ -104,13 +104,13 @@ class Launcher:
             "LOCAL_WORLD_SIZE": str(self._count),
             "MASTER_ADDR": self._nodes.address,
             "MASTER_PORT": str(self._nodes.port),
-            LOGS: str(logs),
+            _LOGS: str(logs),
             _LIFELINE: str(lifeline),
         }
 
     def _watch(self) -> Failure | None:
         """Wait until all processes have ended, or one has failed and the others were made to end."""
-        while running := [child for child in self._children if child.poll() is None]:
+        while any(child.poll() is None for child in self._children):
             codes = {rank: child.returncode for rank, child in enumerate(self._children) if child.returncode}
             if codes and not self._asked_to_stop:
                 return self._stop_others(codes)
@@ -118,7 +118,6 @@ class Launcher:
                 self._end()
                 return None
             time.sleep(_POLL_SECONDS)
-            del running
         codes = {rank: child.returncode for rank, child in enumerate(self._children) if child.returncode}
         return self._stop_others(codes) if codes and not self._asked_to_stop else None
 
@@ -168,6 +167,11 @@ def launch(processes: int, nodes: Nodes) -> int:
     return Launcher([sys.executable, "-m", "opensora_cli.main", *sys.argv[1:]], processes, nodes).run()
 
 
+def launched_by_osora() -> bool:
+    """Whether `launch` started this process."""
+    return _LOGS in os.environ
+
+
 def free_port() -> int:
     """Return a port that nothing listens on now."""
     with socket.socket() as listener:
@@ -178,7 +182,7 @@ def free_port() -> int:
 
 def tell_run_folder(folder: Path) -> None:
     """Let the launcher, if there is one, know where the logs belong."""
-    if logs := os.environ.get(LOGS):
+    if logs := os.environ.get(_LOGS):
         Path(logs, "run-folder").write_text(str(folder.resolve()), encoding="utf-8")
 
 

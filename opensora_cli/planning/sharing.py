@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from opensora_cli.distributed.stage import sharing_stage
 from opensora_cli.planning.segments import Sharding
@@ -21,6 +22,7 @@ class Sharing:
     stage: int
     overlap: bool
     bucket: int
+    shard_size: int | Literal["all"] = "all"
 
     @classmethod
     def of(cls, config: ParallelConfig, world_size: int, table: str = "parallel") -> "Sharing":
@@ -37,24 +39,30 @@ class Sharing:
             sharing_stage(config),
             config.overlap_allgather,
             bucket,
+            config.shard_size,
         )
 
     @property
     def equals(self) -> int:
-        """Processes that would hold the same weights: they share out optimizer, gradients, weights as the stage says."""
+        """Processes that would hold the same weights."""
         return self.data * self.sequence
+
+    @property
+    def sharers(self) -> int:
+        """How many of them share out one optimizer, gradients, weights, as the stage says."""
+        return self.equals if self.shard_size == "all" else self.shard_size
 
     @property
     def optimizer(self) -> int:
         """Over how many processes the moments and the average are shared out."""
-        return self.equals if self.stage >= 1 else 1
+        return self.sharers if self.stage >= 1 else 1
 
     @property
     def sharding(self) -> Sharding:
         """What becomes of gradients and weights in an update."""
         return Sharding(
-            weights=self.equals if self.stage >= 3 else 1,
-            gradients=self.equals if self.stage >= 2 else 1,
+            weights=self.sharers if self.stage >= 3 else 1,
+            gradients=self.sharers if self.stage >= 2 else 1,
             gathered=2 if self.overlap else 1,
             bucket=self.bucket if self.equals > 1 and self.stage < 3 else 0,
         )
@@ -70,4 +78,4 @@ class Sharing:
         shared = ["optimizer and average", "gradients", "weights"][: self.stage]
         if self.equals > 1:
             what = ", ".join(shared) if shared else "nothing"
-            yield f"data parallel {self.data} (x sequence {self.sequence}): {what} divided by {self.equals}"
+            yield f"data parallel {self.data} (x sequence {self.sequence}): {what} divided by {self.sharers}"
