@@ -156,7 +156,7 @@ def every_stage_has_a_block(recipe: TrainRecipe | SampleRecipe) -> Iterator[Find
     TrainRecipe,
     SampleRecipe,
     severity="warning",
-    reason="The tokens of text and picture are shared out evenly; a remainder is filled up and computed for nothing.",
+    reason="The tokens of text and picture are shared out; with a remainder, some processes have one more, and the others wait.",
     fix="Make text.t5.max_length a multiple of parallel.sp_size.",
     wrong="""
         _base_ = "stage1"
