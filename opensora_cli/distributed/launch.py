@@ -71,7 +71,9 @@ class Launcher:
             failure = self._watch()
             for child in self._children:
                 child.wait()
-            return self._report(failure, logs)
+            elsewhere = self._nodes.failed()
+            self._nodes.finish()
+            return self._report(failure, elsewhere, logs)
         finally:
             self._end()
             os.close(lifeline)
@@ -110,23 +112,21 @@ class Launcher:
 
     def _watch(self) -> Failure | None:
         """Wait until all processes have ended, or one has failed and the others were made to end."""
-        while any(child.poll() is None for child in self._children):
-            codes = {rank: child.returncode for rank, child in enumerate(self._children) if child.returncode}
-            if codes and not self._asked_to_stop:
+        while None in (codes := [child.poll() for child in self._children]):
+            if any(codes) and not self._asked_to_stop:
                 return self._stop_others(codes)
             if self._nodes.failed():
                 self._end()
                 return None
             time.sleep(_POLL_SECONDS)
-        codes = {rank: child.returncode for rank, child in enumerate(self._children) if child.returncode}
-        return self._stop_others(codes) if codes and not self._asked_to_stop else None
+        return self._stop_others(codes) if any(codes) and not self._asked_to_stop else None
 
-    def _stop_others(self, codes: dict[int, int]) -> Failure:
+    def _stop_others(self, codes: list[int | None]) -> Failure:
         # Of several found at once, one that was killed did not die of the others' end.
-        local = min(codes, key=lambda rank: (codes[rank] > 0, rank))
+        code, local = min(((code, rank) for rank, code in enumerate(codes) if code), key=lambda found: found[0] > 0)
         self._nodes.announce_failure()
         self._end()
-        return Failure(self._nodes.number * self._count + local, codes[local])
+        return Failure(self._nodes.number * self._count + local, code)
 
     def _end(self) -> None:
         """Ask every process that still runs to end, and end it when it does not."""
@@ -148,14 +148,14 @@ class Launcher:
         self._asked_to_stop = True
         self._signal(number)
 
-    def _report(self, failure: Failure | None, logs: Path) -> int:
+    def _report(self, failure: Failure | None, elsewhere: bool, logs: Path) -> int:
         if failure is not None:
             errors = (logs / f"rank-{failure.rank}.err").read_text(errors="replace")
             sys.stderr.write(failure.describe(errors))
             return failure.exit_code
         first = self._nodes.number * self._count
         sys.stderr.write((logs / f"rank-{first}.err").read_text(errors="replace"))
-        if self._nodes.failed():
+        if elsewhere:
             sys.stderr.write("a process on another machine failed; its launcher shows why.\n")
             return 1
         codes = [child.returncode for child in self._children if child.returncode]

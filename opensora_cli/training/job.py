@@ -36,10 +36,9 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
     check_supported(recipe)
     process = start_process(recipe.device, recipe.parallel)
     end_with_launcher()
-    try:
-        return _run(resolved, recipe, process, resume, dry_run, console if process.is_main else Console(quiet=True))
-    finally:
-        leave()
+    code = _run(resolved, recipe, process, resume, dry_run, console if process.is_main else Console(quiet=True))
+    leave()  # not after an error: the others may not be able to, and would be waited for
+    return code
 
 
 def _run(

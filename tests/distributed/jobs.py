@@ -16,15 +16,17 @@ from tests.distributed.train_tiny import train_alone
 LAUNCH = """
 import sys
 from opensora_cli.distributed.launch import Launcher, free_port
-from opensora_cli.distributed.nodes import Nodes
-sys.exit(Launcher(sys.argv[2:], int(sys.argv[1]), Nodes(free_port())).run())
+from opensora_cli.distributed.nodes import Nodes, SeveralNodes
+processes, machines, meeting, *command = sys.argv[1:]
+nodes = SeveralNodes(int(machines), meeting, free_port()) if meeting else Nodes(free_port())
+sys.exit(Launcher(command, int(processes), nodes).run())
 """
 
 
-def start(processes: int, *command: object) -> "subprocess.Popen[str]":
-    """Start `python COMMAND` as so many processes of one job."""
+def start(processes: int, *command: object, machines: int = 1, meeting: str = "") -> "subprocess.Popen[str]":
+    """Start `python COMMAND` as so many processes of one job, on one of so many machines."""
     return subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, str(processes), sys.executable, *map(str, command)],
+        [sys.executable, "-c", LAUNCH, str(processes), str(machines), meeting, sys.executable, *map(str, command)],
         cwd=REPOSITORY,
         env=environment(),
         stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opensora_cli.distributed.launch import Failure
+from opensora_cli.distributed.launch import Failure, free_port
 from opensora_cli.distributed.watchdog import Watchdog
 from tests.cli.conftest import OSORA, environment
 from tests.distributed import jobs
@@ -48,6 +48,33 @@ def test_a_signal_reaches_every_process_and_its_exit_code_comes_back(tmp_path: P
     job.send_signal(signal.SIGTERM)
     output, errors = job.communicate()
     assert (job.returncode, output, errors) == (143, "", "")
+
+
+def two_machines(code: str) -> list[tuple[int, str, str]]:
+    """Run one job of two launchers with a process each; return their exit codes and outputs."""
+    meeting = f"127.0.0.1:{free_port()}"
+    launchers = [jobs.start(1, "-c", code, machines=2, meeting=meeting) for _ in range(2)]
+    outputs = [job.communicate() for job in launchers]
+    return [(job.returncode, *output) for job, output in zip(launchers, outputs, strict=True)]
+
+
+def test_machines_meet_and_number_their_processes(tmp_path: Path) -> None:
+    code = (
+        f"import os, pathlib\nhere = pathlib.Path({str(tmp_path)!r})\n"
+        "names = 'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'\n"
+        "(here / os.environ['RANK']).write_text(' '.join(os.environ[name] for name in names))"
+    )
+    assert [code for code, *_ in two_machines(code)] == [0, 0]
+    places = [(tmp_path / rank).read_text().split() for rank in ("0", "1")]
+    assert [place[:3] for place in places] == [["0", "2", "0"], ["1", "2", "0"]]
+    assert places[0][3] == places[1][3]
+
+
+def test_a_failure_on_one_machine_stops_the_other() -> None:
+    code = PATIENT + "import os\nif os.environ['RANK'] == '1': raise SystemExit('no such clip')\ntime.sleep(600)"
+    results = sorted(errors for _, _, errors in two_machines(code))
+    assert results[0] == "a process on another machine failed; its launcher shows why.\n"
+    assert results[1] == "process 1 failed first: it ended with exit code 1.\nno such clip\n"
 
 
 def test_processes_end_with_a_launcher_that_was_killed(tmp_path: Path) -> None:
