@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from schemas.base import Schema, cost
 
@@ -71,11 +71,12 @@ class ParallelConfig(Schema):
         False,
         description="Every step uses the same weights in the same order, so that reductions are planned once.",
     )
-    shard_size: PositiveInt | Literal["all"] = Field(
-        "all",
+    shard_size: int = Field(
+        0,
+        ge=0,
         description=(
             "With sharding: how many neighbouring processes share one copy of the states (hybrid sharding, for example the "
-            "GPUs of one machine), or all."
+            "GPUs of one machine); 0 means all."
         ),
         json_schema_extra=cost("changes_memory"),
     )

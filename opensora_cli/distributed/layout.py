@@ -153,7 +153,7 @@ def lay_out(module: nn.Module, config: ParallelConfig, process: Process) -> Layo
 def _shard(module: MMDiT, kind: str, ranks_EF: Tensor, config: ParallelConfig, stage: int) -> FSDPModule:
     """Give each of the processes with equal weights a part of them; stages 1 and 2 gather all weights once an update."""
     equals, features = ranks_EF.shape
-    size = equals if config.shard_size == "all" else config.shard_size
+    size = config.shard_size or equals
     mesh = DeviceMesh(kind, ranks_EF.view(-1, size, features), mesh_dim_names=("copies", "shards", "features"))
     mesh = mesh["copies", "shards"] if size < equals else mesh["shards"]
     # FSDP2 warns of changing the model's result in place, which the loss does not do.

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from opensora_cli.distributed.stage import sharing_stage
 from opensora_cli.planning.segments import Sharding
@@ -22,7 +21,7 @@ class Sharing:
     stage: int
     overlap: bool
     bucket: int
-    shard_size: int | Literal["all"] = "all"
+    shard_size: int = 0
 
     @classmethod
     def of(cls, config: ParallelConfig, world_size: int, table: str = "parallel") -> "Sharing":
@@ -50,7 +49,7 @@ class Sharing:
     @property
     def sharers(self) -> int:
         """How many of them share out one optimizer, gradients, weights, as the stage says."""
-        return self.equals if self.shard_size == "all" else self.shard_size
+        return self.shard_size or self.equals
 
     @property
     def optimizer(self) -> int:

@@ -28,10 +28,10 @@ def world_size_problem(config: ParallelConfig, processes: int, name: str = "para
         )
         return f"{product} does not divide the {processes} processes. Start a multiple of {needed}, or lower the sizes."
     equals = processes // (config.tp_size * config.pp_size)
-    if config.shard_size != "all" and equals % config.shard_size:
+    if config.shard_size and equals % config.shard_size:
         return (
             f"{name}.shard_size = {config.shard_size} does not divide the {equals} processes with equal weights "
-            f'({processes} / tp_size / pp_size). Choose a divisor, or "all".'
+            f"({processes} / tp_size / pp_size). Choose a divisor, or 0 for all."
         )
     return None
 
@@ -216,7 +216,7 @@ def the_engine_has_the_plugin(recipe: Spread) -> Iterator[Finding]:
     RunRecipe,
     SampleRecipe,
     reason="shard_size says how many processes share one copy of the states; ddp and zero_stage = 0 share out none.",
-    fix='Choose a plugin that shares out states (zero1, zero2, zero3, fsdp, or hybrid with zero_stage), or shard_size = "all".',
+    fix="Choose a plugin that shares out states (zero1, zero2, zero3, fsdp, or hybrid with zero_stage), or shard_size = 0.",
     wrong="""
         _base_ = "stage1"
         [parallel]
@@ -234,6 +234,6 @@ def shard_sizes_need_sharding(recipe: Spread) -> Iterator[Finding]:
     """shard_size needs a plugin that shares out states."""
     for name, config in tables(recipe):
         shares = config.zero_stage > 0 if config.plugin == "hybrid" else config.plugin not in ("none", "ddp")
-        if config.shard_size != "all" and not shares:
+        if config.shard_size and not shares:
             message = f'{name}.shard_size = {config.shard_size} is not read with {name}.plugin = "{config.plugin}".'
             yield Finding(((name, "shard_size"), (name, "plugin")), message)
