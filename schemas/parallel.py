@@ -71,3 +71,17 @@ class ParallelConfig(Schema):
         False,
         description="Every step uses the same weights in the same order, so that reductions are planned once.",
     )
+    shard_size: int = Field(
+        0,
+        ge=0,
+        description=(
+            "With sharding: how many neighbouring processes share one copy of the states (hybrid sharding, for example the "
+            "GPUs of one machine); 0 means all."
+        ),
+        json_schema_extra=cost("changes_memory"),
+    )
+    hang_seconds: float = Field(
+        1800.0,
+        gt=0,
+        description="Seconds without an update after which every process writes its stacks into its log and the job stops.",
+    )

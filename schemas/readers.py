@@ -14,7 +14,7 @@ UNREAD: Mapping[str, str] = {
     "memory.offload_optimizer": "Training at scale",
     "optim.cls": "Training at scale",
     "optim.initial_lr": "Training at scale",
-    "parallel": "Training at scale",
+    "parallel.static_graph": "Training at scale",
     "parallel_ae": "Sampling, complete",
     "sampling.fp8_weights": "Sampling, complete",
     "sampling.offload": "Sampling, complete",

@@ -1,11 +1,20 @@
 """Which process this is, and the device it works on."""
 
+import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from opensora_cli.distributed.data_parallel import DataParallel, data_parallel
+from opensora_cli.distributed.place import Place, find_place
+from schemas.checks.parallel import world_size_problem
 from schemas.errors import OsoraError
+from schemas.parallel import ParallelConfig
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -29,10 +38,79 @@ class Process:
         """Its place among the processes that see different data."""
         return data_parallel(self.rank, self.world_size, self.together)
 
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of equally shaped tensors of all processes, the same on each."""
+        if self.world_size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.world_size
 
-def single_process(device: str) -> Process:
-    """Return the only process of a job, on `device` ("auto", "cpu" or "cuda")."""
-    return Process(rank=0, world_size=1, device=pick_device(device))
+    def totals(self, counts: Sequence[int]) -> list[int]:
+        """Return the sums of the counts of all processes, the same on each. Does not wait for the GPU."""
+        if self.world_size == 1:
+            return list(counts)
+        total = torch.tensor(counts, dtype=torch.int64)
+        dist.all_reduce(total)
+        return [int(count) for count in total]
+
+    def from_main(self, text: str | None) -> str | None:
+        """Return the main process's text on every process."""
+        if self.world_size == 1:
+            return text
+        message = torch.frombuffer(bytearray(json.dumps(text).encode()), dtype=torch.uint8)
+        size = torch.tensor(len(message))
+        dist.broadcast(size, 0)
+        if not self.is_main:
+            message = torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(message, 0)
+        received: str | None = json.loads(bytes(message.tolist()))
+        return received
+
+
+def start_process(device: str, config: ParallelConfig) -> Process:
+    """Join the job that the environment describes (osora's launcher, torchrun, SLURM), or be the only process of one.
+
+    `device` is "auto", "cpu" or "cuda". Raises OsoraError when the mesh does not suit the number of processes.
+    """
+    place = find_place(os.environ)
+    world_size = place.world_size if place else 1
+    if problem := world_size_problem(config, world_size):
+        raise OsoraError(problem)
+    chosen = pick_device(device)
+    if place is None:
+        return Process(rank=0, world_size=1, device=chosen)
+    if chosen.type == "cuda":
+        if place.local_rank >= torch.cuda.device_count():
+            raise OsoraError(
+                f"process {place.local_rank + 1} of this machine has no GPU of its own: there are "
+                f'{torch.cuda.device_count()}. Start at most so many, or set device = "cpu".'
+            )
+        chosen = torch.device("cuda", place.local_rank)
+        torch.cuda.set_device(chosen)
+    _join(place, chosen, config.hang_seconds)
+    together = config.tp_size * config.sp_size * config.pp_size
+    return Process(place.rank, place.world_size, chosen, together)
+
+
+def _join(place: Place, device: torch.device, hang_seconds: float) -> None:
+    # torchrun keeps a store of its own at the address, which only the rendezvous by environment knows to use.
+    os.environ |= {
+        "RANK": str(place.rank),
+        "WORLD_SIZE": str(place.world_size),
+        "LOCAL_RANK": str(place.local_rank),
+        "MASTER_ADDR": place.master_address,
+        "MASTER_PORT": str(place.master_port),
+    }
+    # Small messages about the run itself go between the CPUs, so that they never wait for a GPU.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method="env://", timeout=timedelta(seconds=hang_seconds))
+
+
+def leave() -> None:
+    """Leave the job, if this process is one of several."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def pick_device(device: str) -> torch.device:

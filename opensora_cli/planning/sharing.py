@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from opensora_cli.distributed.stage import sharing_stage
 from opensora_cli.planning.segments import Sharding
 from schemas.checks.parallel import world_size_problem
 from schemas.errors import UsageError
 from schemas.parallel import ParallelConfig
-
-STAGES = {"none": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp": 3}
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class Sharing:
     stage: int
     overlap: bool
     bucket: int
+    shard_size: int = 0
 
     @classmethod
     def of(cls, config: ParallelConfig, world_size: int, table: str = "parallel") -> "Sharing":
@@ -29,34 +29,39 @@ class Sharing:
         if problem := world_size_problem(config, world_size, table):
             raise UsageError(f"--world-size {world_size}: {problem}")
         ranks = config.tp_size * config.sp_size * config.pp_size
-        stage = config.zero_stage if config.plugin == "hybrid" else STAGES[config.plugin]
         bucket = config.reduce_bucket_size_in_m * 1_000_000 * 4 if world_size > 1 else 0
         return cls(
             config.tp_size,
             config.sp_size,
             config.pp_size,
             world_size // ranks,
-            stage,
+            sharing_stage(config),
             config.overlap_allgather,
             bucket,
+            config.shard_size,
         )
 
     @property
     def equals(self) -> int:
-        """Processes that would hold the same weights: they share out optimizer, gradients, weights as the stage says."""
+        """Processes that would hold the same weights."""
         return self.data * self.sequence
+
+    @property
+    def sharers(self) -> int:
+        """How many of them share out one optimizer, gradients, weights, as the stage says."""
+        return self.shard_size or self.equals
 
     @property
     def optimizer(self) -> int:
         """Over how many processes the moments and the average are shared out."""
-        return self.equals if self.stage >= 1 else 1
+        return self.sharers if self.stage >= 1 else 1
 
     @property
     def sharding(self) -> Sharding:
         """What becomes of gradients and weights in an update."""
         return Sharding(
-            weights=self.equals if self.stage >= 3 else 1,
-            gradients=self.equals if self.stage >= 2 else 1,
+            weights=self.sharers if self.stage >= 3 else 1,
+            gradients=self.sharers if self.stage >= 2 else 1,
             gathered=2 if self.overlap else 1,
             bucket=self.bucket if self.equals > 1 and self.stage < 3 else 0,
         )
@@ -72,4 +77,4 @@ class Sharing:
         shared = ["optimizer and average", "gradients", "weights"][: self.stage]
         if self.equals > 1:
             what = ", ".join(shared) if shared else "nothing"
-            yield f"data parallel {self.data} (x sequence {self.sequence}): {what} divided by {self.equals}"
+            yield f"data parallel {self.data} (x sequence {self.sequence}): {what} divided by {self.sharers}"

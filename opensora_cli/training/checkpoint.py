@@ -10,6 +10,7 @@ import json
 import shutil
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from opensora_cli.data.position import START, Position
+from opensora_cli.distributed.layout import Layout
+from opensora_cli.distributed.process import Process
 from opensora_cli.files import sync_folder
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
@@ -33,6 +36,8 @@ from schemas.errors import OsoraError
 FORMAT = 2
 EXPORTS = ("model", "ema", "adversary")
 """Parts of the state that a checkpoint also has as weights of their own."""
+_PORTION = 2**29
+"""Numbers that a process reads at once of which it keeps only its part."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,18 @@ class TrainState(Trained):
 class Checkpoints:
     """The folder `checkpoints/` of one run."""
 
-    def __init__(self, folder: Path, config: CheckpointConfig, export_dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        export_dtype: torch.dtype,
+        process: Process | None = None,
+        layout: Layout | None = None,
+    ) -> None:
         self.folder = folder
         self.config = config
+        self.process = process or Process(0, 1, torch.device("cpu"))
+        self.layout = layout or Layout()
         self.export_dtype = export_dtype
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -83,9 +97,15 @@ class Checkpoints:
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
     def save(self, progress: Progress, state: TrainState) -> None:
-        """Copy the state to host memory and write it out, in the background if the recipe says so."""
+        """Copy the state to the main process's host memory; it writes it out, in the background if the recipe says so."""
         self.wait()
-        staged = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.tensors().items()}
+        staged: dict[str, Tensor] = {}
+        for name, tensor in state.tensors().items():
+            whole = self.layout.whole(name, tensor.detach())
+            if self.process.is_main:
+                staged[name] = whole.to("cpu", copy=True)
+        if not self.process.is_main:
+            return
         self._writer = threading.Thread(target=self._write, args=(progress, staged), name="checkpoint")
         self._writer.start()
         if not self.config.async_save:
@@ -118,16 +138,30 @@ class Checkpoints:
         """Restore `state` in place and return where the run stood. Raises OsoraError for a damaged checkpoint."""
         try:
             progress = _read_progress(json.loads((checkpoint / "progress.json").read_text()))
-            tensors = state.tensors()
-            dcp_load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint / "state")), no_dist=True)
+            self._read(checkpoint / "state", state.tensors())
             return progress
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, CheckpointException) as error:
             raise OsoraError(
                 f"cannot resume from {checkpoint}: {_reason(error)}. Remove that folder to resume from the one before it."
             ) from error
 
+    def _read(self, folder: Path, tensors: dict[str, Tensor]) -> None:
+        """Fill tensors in place. Of those that this process has a part of, the whole is read, a few GB at a time."""
+        parts = {name: tensor for name, tensor in tensors.items() if not self.layout.holds_all(name, tensor)}
+        direct = {name: tensor for name, tensor in tensors.items() if name not in parts}
+        dcp_load(direct, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+        for names in _portions({name: self.layout.whole_shape(name, tensor) for name, tensor in parts.items()}):
+            wholes = {
+                name: torch.empty(self.layout.whole_shape(name, parts[name]), dtype=parts[name].dtype) for name in names
+            }
+            dcp_load(wholes, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+            for name, whole in wholes.items():
+                self.layout.take(name, parts[name], whole)
+
     def clear_leftovers(self) -> None:
         """Remove what an interrupted save or removal left behind."""
+        if not self.process.is_main:
+            return
         for path in self.folder.glob(".step-*"):
             shutil.rmtree(path)
 
@@ -183,6 +217,20 @@ def _read_progress(record: dict[str, Any]) -> Progress:
     position = dict(record["position"])
     before = tuple((int(ranks), int(steps)) for ranks, steps in position.pop("before"))
     return Progress(record["update"], Position(**position, before=before))
+
+
+def _portions(shapes: dict[str, torch.Size]) -> Iterator[list[str]]:
+    """Yield names of tensors that together have about `_PORTION` numbers."""
+    portion: list[str] = []
+    numbers = 0
+    for name, shape in shapes.items():
+        if portion and numbers + shape.numel() > _PORTION:
+            yield portion
+            portion, numbers = [], 0
+        portion.append(name)
+        numbers += shape.numel()
+    if portion:
+        yield portion
 
 
 def _reason(error: BaseException) -> str:

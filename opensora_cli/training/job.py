@@ -10,7 +10,9 @@ from torch import nn
 from opensora_cli.data.cache.inputs import CachedInputs
 from opensora_cli.data.cache.opening import check_passes, open_caches
 from opensora_cli.data.loader import Loader, build_loader
-from opensora_cli.distributed.process import DTYPES, Process, single_process
+from opensora_cli.distributed.launch import end_with_launcher, tell_run_folder
+from opensora_cli.distributed.layout import lay_out
+from opensora_cli.distributed.process import DTYPES, Process, leave, start_process
 from opensora_cli.progress import TrainingProgress
 from opensora_cli.supported import check_supported
 from opensora_cli.training import run_folder
@@ -36,7 +38,16 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
     recipe = resolved.recipe
     assert isinstance(recipe, Trainable)
     check_supported(recipe)
-    process = single_process(recipe.device)
+    process = start_process(recipe.device, recipe.parallel)
+    end_with_launcher()
+    code = _run(resolved, recipe, process, resume, dry_run, console if process.is_main else Console(quiet=True))
+    leave()  # not after an error: the others may not be able to, and would be waited for
+    return code
+
+
+def _run(
+    resolved: Resolved, recipe: Trainable, process: Process, resume: str | None, dry_run: bool, console: Console
+) -> int:
     loader = make_loader(recipe, process)
     updates = planned_updates(recipe, loader)
     for line in loader.warnings():
@@ -44,23 +55,26 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
     if dry_run:
         print_plan(recipe, loader, updates, process, console)
         return 0
-    continued = _folder_to_resume(recipe, resume, console)
+    continued = _folder_to_resume(recipe, resume, console) if process.is_main else None
     if continued is not None:
         run_folder.check_data(continued, loader.fingerprint)
     objective = make_objective(recipe, process, loader.cached)
     validation = make_validation(recipe, objective, process)
-    folder = continued or run_folder.create(resolved, recipe, Path(str(resolved.source)).stem)
-    run_folder.write_run_json(
-        folder,
-        {
-            "data": {"path": recipe.dataset.data_path, "fingerprint": loader.fingerprint},
-            "seed": recipe.seed,
-            "world_size": process.world_size,
-            "device": _device_name(process.device),
-            "parameters": sum(p.numel() for p in objective.module.parameters()),
-            "resumed": continued is not None,
-        },
-    )
+    if process.is_main:
+        folder = continued or run_folder.create(resolved, recipe, Path(str(resolved.source)).stem)
+        tell_run_folder(folder.path)
+        run_folder.write_run_json(
+            folder,
+            {
+                "data": {"path": recipe.dataset.data_path, "fingerprint": loader.fingerprint},
+                "seed": recipe.seed,
+                "world_size": process.world_size,
+                "device": _device_name(process.device),
+                "parameters": sum(p.numel() for p in objective.module.parameters()),
+                "resumed": continued is not None,
+            },
+        )
+    folder = RunFolder(Path(process.from_main(str(folder.path) if process.is_main else None) or ""))
     console.print(f"run folder: {folder.path}", markup=False, highlight=False, soft_wrap=True)
     return train_in(folder, recipe, objective, loader, process, updates, console, validation)
 
@@ -76,7 +90,8 @@ def train_in(
     validation: Validation | None = None,
 ) -> int:
     """Train in a run folder, from its newest checkpoint if it has one; return the exit code."""
-    checkpoints = Checkpoints(folder.checkpoints, recipe.checkpoint, DTYPES[recipe.dtype])
+    layout = lay_out(objective.module, recipe.parallel, process)
+    checkpoints = Checkpoints(folder.checkpoints, recipe.checkpoint, DTYPES[recipe.dtype], process, layout)
     done = checkpoints.latest()
     start = int(done.name.removeprefix("step-")) if done else 0
     with TrainingProgress(recipe.kind, updates, done=start, console=console) as display:
@@ -89,7 +104,7 @@ def train_in(
         )
         if done:
             display.note(f"resuming after update {start}")
-        return Trainer(recipe, objective, loader, checkpoints, metrics, process, validation).fit()
+        return Trainer(recipe, objective, loader, checkpoints, metrics, process, layout, validation).fit()
 
 
 def make_loader(recipe: Trainable, process: Process) -> Loader:
@@ -158,6 +173,7 @@ def print_plan(recipe: Trainable, loader: Loader, updates: int, process: Process
     table.add_row("updates", f"{updates:,}")
     table.add_row("precision", recipe.dtype)
     table.add_row("device", _device_name(process.device))
+    table.add_row("processes", str(process.world_size))
     console.print(table)
 
 

@@ -36,29 +36,31 @@ class Metrics:
         self._display = display
         self._log_every = log_every
         self._use_tensorboard = tensorboard
-        self._rank = rank
+        self._main = rank == 0
+        self.log = folder.log(rank)
+        """The log of this process."""
+        self._bad_samples = folder.bad_samples(rank)
 
     def open(self, update: int) -> None:
         """Open the files; what an interrupted run wrote after `update` is dropped, since it will be written again."""
-        _keep_lines(self._folder.metrics, lambda line: json.loads(line)["step"] <= update)
-        _keep_lines(
-            self._folder.bad_samples, lambda line: line.startswith("update") or int(line.split(",")[0]) <= update
-        )
-        _keep_lines(self._folder.validation, lambda line: json.loads(line)["step"] <= update)
-        self._metrics = self._folder.metrics.open("a", encoding="utf-8")
-        log = self._folder.log(self._rank)
-        log.parent.mkdir(exist_ok=True)
-        self._log = log.open("a", encoding="utf-8")
-        self._tensorboard = None
-        if self._use_tensorboard:
+        _keep_lines(self._bad_samples, lambda line: line.startswith("update") or int(line.split(",")[0]) <= update)
+        self.log.parent.mkdir(exist_ok=True)
+        self._log = self.log.open("a", encoding="utf-8")
+        self._metrics, self._tensorboard = None, None
+        if self._main:
+            _keep_lines(self._folder.metrics, lambda line: json.loads(line)["step"] <= update)
+            _keep_lines(self._folder.validation, lambda line: json.loads(line)["step"] <= update)
+            self._metrics = self._folder.metrics.open("a", encoding="utf-8")
+        if self._main and self._use_tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # a second to import: only where it is wanted
 
             self._tensorboard = SummaryWriter(str(self._folder.tensorboard), purge_step=update + 1)
 
     def close(self) -> None:
         """Close the files."""
-        self._metrics.close()
         self._log.close()
+        if self._metrics is not None:
+            self._metrics.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
 
@@ -76,8 +78,9 @@ class Metrics:
         """Record the metrics of one update (`step` among them)."""
         step = int(record["step"])
         try:
-            self._metrics.write(json.dumps(dict(record)) + "\n")
-            self._metrics.flush()
+            if self._metrics is not None:
+                self._metrics.write(json.dumps(dict(record)) + "\n")
+                self._metrics.flush()
         except OSError as error:
             raise OsoraError(f"cannot write {self._folder.metrics}: {error.strerror}") from error
         if self._tensorboard is not None:
@@ -110,8 +113,10 @@ class Metrics:
 
     def bad(self, update: int, rows: list[tuple[int, str, str]]) -> None:
         """Append clips that could not be read: (row, path, reason)."""
-        new = not self._folder.bad_samples.exists()
-        with self._folder.bad_samples.open("a", encoding="utf-8", newline="") as file:
+        if not rows:
+            return
+        new = not self._bad_samples.exists()
+        with self._bad_samples.open("a", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             if new:
                 table.writerow(_BAD_COLUMNS)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from opensora_cli.distributed.layout import Layout
 from schemas.optim import OptimConfig
 
 INITIAL_LR = 1e-6  # upstream's warm-up starts here
@@ -39,8 +40,11 @@ def learning_rate(
 class Optimizer:
     """AdamW with the recipe's schedule and clipping; hyperparameters come from the recipe, tensors from the checkpoint."""
 
-    def __init__(self, module: nn.Module, config: OptimConfig, max_steps: int | None) -> None:
+    def __init__(
+        self, module: nn.Module, config: OptimConfig, max_steps: int | None, layout: Layout | None = None
+    ) -> None:
         self.config = config
+        self.layout = layout or Layout()
         self.max_steps = max_steps
         self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
         fused = all(p.is_cuda for p in self.params.values())
@@ -59,9 +63,16 @@ class Optimizer:
         return any(p.grad is not None for p in self.params.values())
 
     def clip(self) -> Tensor:
-        """Clip the gradients to `grad_clip` (0: do not) and return their norm before it, a scalar on the device."""
+        """Average the gradients over processes, clip them to `grad_clip` (0: do not) and return their norm before it.
+
+        The norm is a scalar on the device.
+        """
+        gradients = {name: p.grad for name, p in self.params.items() if p.grad is not None}
+        self.layout.average(gradients.values())
+        norm = self.layout.norm(gradients)
         limit = self.config.grad_clip or math.inf
-        return nn.utils.clip_grad_norm_(self.params.values(), limit, foreach=True)
+        nn.utils.clip_grads_with_norm_(self.params.values(), limit, norm, foreach=True)
+        return norm
 
     def step(self, update: int) -> float:
         """Apply the gradients as the 0-based update `update`, forget them, and return the rate that was used."""

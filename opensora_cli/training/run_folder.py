@@ -53,10 +53,9 @@ class RunFolder:
         """Event files."""
         return self.path / "tensorboard"
 
-    @property
-    def bad_samples(self) -> Path:
-        """Clips that could not be read."""
-        return self.path / "bad_samples.csv"
+    def bad_samples(self, rank: int) -> Path:
+        """Clips that one process could not read."""
+        return self.path / ("bad_samples.csv" if rank == 0 else f"bad_samples.rank-{rank}.csv")
 
     def log(self, rank: int) -> Path:
         """The log of one rank."""

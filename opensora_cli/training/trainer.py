@@ -11,11 +11,13 @@ from torch import Tensor
 
 from opensora_cli.data.loader import Batch, Loader
 from opensora_cli.data.position import Position
+from opensora_cli.distributed.layout import Layout
 from opensora_cli.distributed.process import DTYPES, Process
+from opensora_cli.distributed.watchdog import Watchdog
 from opensora_cli.training.checkpoint import Checkpoints, Progress, Trained, TrainState
 from opensora_cli.training.draws import Draws
 from opensora_cli.training.ema import Ema
-from opensora_cli.training.interrupt import Interrupt
+from opensora_cli.training.interrupt import STOP_SIGNALS, Interrupt
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
 from opensora_cli.training.optim import Optimizer
@@ -47,6 +49,7 @@ class Trainer:
         checkpoints: Checkpoints,
         metrics: Metrics,
         process: Process,
+        layout: Layout | None = None,
         validation: Validation | None = None,
     ) -> None:
         self.recipe = recipe
@@ -56,13 +59,14 @@ class Trainer:
         self.metrics = metrics
         self.process = process
         self.validation = validation
+        self.layout = layout or Layout()
         self.state = TrainState(
             module=objective.module,
-            optimizer=Optimizer(objective.module, recipe.optim, recipe.max_steps),
+            optimizer=Optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout),
             ema=Ema(objective.module, recipe.optim.ema_decay) if recipe.optim.ema_decay is not None else None,
         )
         if (adversary := objective.adversary) is not None:
-            optimizer = Optimizer(adversary.module, adversary.optim, recipe.max_steps)
+            optimizer = Optimizer(adversary.module, adversary.optim, recipe.max_steps, self.layout)
             self.state.adversary = Trained(adversary.module, optimizer)
         self.progress = Progress()
         self._saved_update = 0
@@ -73,25 +77,31 @@ class Trainer:
         """Train to the end, or until a signal asks to stop; return the exit code (0, 130 or 143)."""
         self._restore()
         self.metrics.open(self.progress.update)
-        with self.metrics, Interrupt() as interrupt:
+        watchdog = Watchdog(self.recipe.parallel.hang_seconds, self.metrics.log)
+        with self.metrics, Interrupt() as interrupt, watchdog:
             try:
-                self._train(interrupt)
+                self._train(interrupt, watchdog)
             finally:
                 self.checkpoints.wait()
             if interrupt.signal is not None:
                 self.metrics.note(f"stopped by {interrupt.signal.name} after update {self.progress.update}; saved")
         return interrupt.exit_code
 
-    def _train(self, interrupt: Interrupt) -> None:
+    def _train(self, interrupt: Interrupt, watchdog: Watchdog) -> None:
         every = self.recipe.checkpoint.every
         started = time.perf_counter()
         for micro_batches in self._updates():
             self._update(micro_batches, started)
-            if self.validation is not None and self.progress.update % self.validation.every == 0:
+            if (
+                self.validation is not None
+                and self.process.is_main
+                and not self.progress.update % self.validation.every
+            ):
                 self.validation.run(self.progress.update, self.metrics)
+            watchdog.progress()
             if self.progress.update % every == 0:
                 self._save()
-            if interrupt.signal is not None:
+            if self._should_stop(interrupt):
                 break
             started = time.perf_counter()
         if self.progress.update > self._saved_update:
@@ -99,9 +109,18 @@ class Trainer:
 
     def _restore(self) -> None:
         self.checkpoints.clear_leftovers()
-        if latest := self.checkpoints.latest():
-            self.progress = self.checkpoints.load(latest, self.state)
+        latest = self.checkpoints.latest()
+        # Files may reach the other processes late: the main one says what there is.
+        if name := self.process.from_main(latest.name if latest else None):
+            self.progress = self.checkpoints.load(self.checkpoints.folder / name, self.state)
             self._saved_update = self.progress.update
+
+    def _should_stop(self, interrupt: Interrupt) -> bool:
+        """Whether any process was asked to stop; all of them leave after the same update, with the same exit code."""
+        counts = self.process.totals([interrupt.signal == number for number in STOP_SIGNALS])
+        asked = [number for number, count in zip(STOP_SIGNALS, counts, strict=True) if count]
+        interrupt.signal = interrupt.signal or (asked[0] if asked else None)
+        return bool(asked)
 
     def _save(self) -> None:
         self.checkpoints.save(self.progress, self.state)
@@ -141,7 +160,8 @@ class Trainer:
         norms = {f"{name}grad_norm": part.optimizer.clip() for name, part in trained.items()}
         # The only wait for the device in an update: everything that is recorded comes over at once.
         recorded |= norms
-        values = dict(zip(recorded, torch.stack(list(recorded.values())).tolist(), strict=True))
+        means = self.process.mean(torch.stack(list(recorded.values()))).tolist()
+        values = dict(zip(recorded, means, strict=True))
         self._check_finite(
             {name: values[name] for name in recorded if name in norms or name.endswith("loss")}, micro_batches
         )
@@ -188,6 +208,7 @@ class Trainer:
         for number, micro_batch in enumerate(micro_batches):
             draws = Draws(self.recipe.seed, self.progress.update, number, self.process.data_parallel.rank)
             losses = self.objective.losses(micro_batch.batch.to(device), draws)
+            self.layout.begin_micro_batch(number + 1 == len(micro_batches))
             while True:
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     loss = next(losses, None)
@@ -214,10 +235,12 @@ class Trainer:
     def _count_bad(self, micro_batches: list[MicroBatch]) -> None:
         """Record clips that could not be read, and stop when they are too many."""
         bad = [entry for m in micro_batches for entry in m.batch.bad]
-        self._clips_read += sum(len(m.batch.rows) for m in micro_batches) + len(bad)
-        if not bad:
+        good = sum(len(m.batch.rows) for m in micro_batches)
+        good_anywhere, bad_anywhere = self.process.totals([good, len(bad)])
+        self._clips_read += good_anywhere + bad_anywhere
+        self._clips_bad += bad_anywhere
+        if not bad_anywhere:
             return
-        self._clips_bad += len(bad)
         self.metrics.bad(self.progress.update, bad)
         for row, path, reason in bad:
             self.metrics.note(f"row {row} was skipped: {path}: {reason}")

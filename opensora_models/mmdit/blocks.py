@@ -4,6 +4,7 @@ B batch, N image tokens, L text tokens, S = L + N joined tokens (text first), D 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -30,15 +31,24 @@ def modulate(x_BSD: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
     return torch.addcmul(shift_B1D, normed_BSD, 1 + scale_B1D)
 
 
-def attend(q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, rope: Rope) -> Tensor:
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys, values, each (B, S, H, K), to what each query sees, of the queries' shape; keys have no order."""
+
+
+def attention(q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor) -> Tensor:
+    """Let each query see every token."""
+    out_BHSK = F.scaled_dot_product_attention(q_BSHK.transpose(1, 2), k_BSHK.transpose(1, 2), v_BSHK.transpose(1, 2))
+    return out_BHSK.transpose(1, 2)
+
+
+def attend(q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, rope: Rope, attention: Attention = attention) -> Tensor:
     """Rotate queries and keys and let each query see every token; returns (B, queries, H*K).
 
     Where there are fewer queries than keys, they are those of the last tokens.
     """
     q = rope.after(k_BSHK.shape[1] - q_BSHK.shape[1]).rotate(q_BSHK).to(v_BSHK.dtype)
     k = rope.rotate(k_BSHK).to(v_BSHK.dtype)
-    out_BHSK = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v_BSHK.transpose(1, 2))
-    return out_BHSK.transpose(1, 2).flatten(2)
+    return attention(q, k, v_BSHK).flatten(2)
 
 
 class MLPEmbedder(nn.Module):
@@ -123,6 +133,7 @@ class DoubleStreamBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, qkv_bias: bool, fused_qkv: bool) -> None:
         super().__init__()
+        self.attention: Attention = attention
         self.img_mod = Modulation(dim, 2)
         self.img_attn = SelfAttention(dim, num_heads, qkv_bias, fused_qkv)
         self.img_mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU(approximate="tanh"), nn.Linear(mlp_dim, dim))
@@ -138,7 +149,7 @@ class DoubleStreamBlock(nn.Module):
         img_q, img_k, img_v = self.img_attn.heads(modulate(img_BND, img_shift, img_scale))
         txt_q, txt_k, txt_v = self.txt_attn.heads(modulate(txt_BLD, txt_shift, txt_scale))
         q, k, v = torch.cat([txt_q, img_q], 1), torch.cat([txt_k, img_k], 1), torch.cat([txt_v, img_v], 1)
-        txt_attn, img_attn = attend(q, k, v, rope).split([txt_BLD.shape[1], img_BND.shape[1]], 1)
+        txt_attn, img_attn = attend(q, k, v, rope, self.attention).split([txt_BLD.shape[1], img_BND.shape[1]], 1)
 
         img_BND = torch.addcmul(img_BND, img_gate, self.img_attn.proj(img_attn))
         img_mlp = self.img_mlp(modulate(img_BND, img_mlp_shift, img_mlp_scale))
@@ -152,6 +163,7 @@ class SingleStreamBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, fused_qkv: bool) -> None:
         super().__init__()
+        self.attention: Attention = attention
         self.num_heads = num_heads
         self.fused_qkv = fused_qkv
         self.widths = [dim, dim, dim, mlp_dim] if fused_qkv else [dim, mlp_dim]
@@ -179,7 +191,7 @@ class SingleStreamBlock(nn.Module):
             v, mlp = self.v_mlp(normed_BSD).split(self.widths, -1)
             q, k = self.q_proj(normed_BSD[:, skip:]), self.k_proj(normed_BSD)
         q, k, v = (features.unflatten(-1, (self.num_heads, -1)) for features in (q, k, v))
-        attn_BSD = attend(*self.norm(q, k), v, rope)
+        attn_BSD = attend(*self.norm(q, k), v, rope, self.attention)
         out_BSD = self.linear2(torch.cat([attn_BSD, F.gelu(mlp[:, skip:], approximate="tanh")], -1))
         return torch.addcmul(x_BSD[:, skip:], gate, out_BSD)
 

@@ -22,10 +22,18 @@ def tables(recipe: Spread) -> Iterator[tuple[str, ParallelConfig]]:
 def world_size_problem(config: ParallelConfig, processes: int, name: str = "parallel") -> str | None:
     """Return what is wrong with running `config` on so many processes, which no recipe knows; None if nothing is."""
     needed = config.tp_size * config.sp_size * config.pp_size
-    if processes % needed == 0:
-        return None
-    product = f"{name}.tp_size x sp_size x pp_size = {config.tp_size} x {config.sp_size} x {config.pp_size} = {needed}"
-    return f"{product} does not divide the {processes} processes. Start a multiple of {needed}, or lower the sizes."
+    if processes % needed:
+        product = (
+            f"{name}.tp_size x sp_size x pp_size = {config.tp_size} x {config.sp_size} x {config.pp_size} = {needed}"
+        )
+        return f"{product} does not divide the {processes} processes. Start a multiple of {needed}, or lower the sizes."
+    equals = processes // (config.tp_size * config.pp_size)
+    if config.shard_size and equals % config.shard_size:
+        return (
+            f"{name}.shard_size = {config.shard_size} does not divide the {equals} processes with equal weights "
+            f"({processes} / tp_size / pp_size). Choose a divisor, or 0 for all."
+        )
+    return None
 
 
 @rule(
@@ -148,7 +156,7 @@ def every_stage_has_a_block(recipe: TrainRecipe | SampleRecipe) -> Iterator[Find
     TrainRecipe,
     SampleRecipe,
     severity="warning",
-    reason="The tokens of text and picture are shared out evenly; a remainder is filled up and computed for nothing.",
+    reason="The tokens of text and picture are shared out; with a remainder, some processes have one more, and the others wait.",
     fix="Make text.t5.max_length a multiple of parallel.sp_size.",
     wrong="""
         _base_ = "stage1"
@@ -201,3 +209,31 @@ def the_engine_has_the_plugin(recipe: Spread) -> Iterator[Finding]:
         if config.engine == "colossalai" and used and config.plugin not in COLOSSALAI:
             message = f'{name}.engine = "colossalai" has no {name}.plugin = "{config.plugin}".'
             yield Finding(((name, "plugin"), (name, "engine")), message)
+
+
+@rule(
+    "OSR507",
+    RunRecipe,
+    SampleRecipe,
+    reason="shard_size says how many processes share one copy of the states; ddp and zero_stage = 0 share out none.",
+    fix="Choose a plugin that shares out states (zero1, zero2, zero3, fsdp, or hybrid with zero_stage), or shard_size = 0.",
+    wrong="""
+        _base_ = "stage1"
+        [parallel]
+        plugin = "ddp"
+        shard_size = 8
+    """,
+    right="""
+        _base_ = "stage1"
+        [parallel]
+        plugin = "fsdp"
+        shard_size = 8
+    """,
+)
+def shard_sizes_need_sharding(recipe: Spread) -> Iterator[Finding]:
+    """shard_size needs a plugin that shares out states."""
+    for name, config in tables(recipe):
+        shares = config.zero_stage > 0 if config.plugin == "hybrid" else config.plugin not in ("none", "ddp")
+        if config.shard_size and not shares:
+            message = f'{name}.shard_size = {config.shard_size} is not read with {name}.plugin = "{config.plugin}".'
+            yield Finding(((name, "shard_size"), (name, "plugin")), message)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from opensora_cli.data.position import History
 from opensora_cli.distributed.process import Process
 from opensora_cli.training import vae_objective
 from opensora_cli.training.checkpoint import Checkpoints
@@ -49,7 +50,7 @@ def batch(index: int = 0) -> FakeBatch:
 class VideoLoader:
     batches = 4
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[FakeBatch]:
+    def epoch(self, epoch: int, start: int = 0, before: History = ()) -> Iterator[FakeBatch]:
         return (batch(self.batches * epoch + index) for index in range(start, self.batches))
 
 

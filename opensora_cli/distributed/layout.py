@@ -1,0 +1,190 @@
+"""Where each weight of a trained module, its gradient and its optimizer's state are, over the processes of a job.
+
+Ranks count tensor parallel neighbours first, then sequence parallel ones, then data parallel ones. Weights that differ by
+tensor parallelism are plain tensors (`Slice`); those that are shared out among equal processes are DTensors (FSDP2).
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from opensora_cli.distributed.exchange import Group
+from opensora_cli.distributed.process import Process
+from opensora_cli.distributed.sequence import share_tokens
+from opensora_cli.distributed.stage import sharing_stage
+from opensora_cli.distributed.tensor import Slice, share_features
+from opensora_models.mmdit.model import MMDiT
+from opensora_models.mmdit.parallel import units
+from schemas.errors import OsoraError
+from schemas.parallel import ParallelConfig
+
+
+class Layout:
+    """How the state of one module lies; without arguments, this process has all of it."""
+
+    def __init__(
+        self,
+        equals: Group | None = None,
+        neighbours: Group | None = None,
+        slices: Mapping[str, Slice] | None = None,
+        sharded: FSDPModule | None = None,
+        *,
+        reduce_late: bool = False,
+        bucket: int = 0,
+    ) -> None:
+        self._equals = equals  # processes whose weights are the same, on other tokens or clips
+        self._neighbours = neighbours  # processes that share out the features
+        self._slices = slices or {}
+        self._sharded = sharded
+        self._reduce_late = reduce_late
+        self._bucket = bucket
+
+    def begin_micro_batch(self, last: bool) -> None:
+        """Say whether the coming backward pass is the last before an update."""
+        if self._sharded is not None and self._reduce_late:
+            self._sharded.set_requires_gradient_sync(last)
+
+    def average(self, gradients: Iterable[Tensor]) -> None:
+        """Average gradients over the processes with equal weights, in place; sharded ones were averaged on the way."""
+        if self._equals is None or self._sharded is not None:
+            return
+        works = []
+        for bucket in _buckets(gradients, self._bucket):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            works.append((bucket, flat, dist.all_reduce(flat, group=self._equals, async_op=True)))
+        for bucket, flat, work in works:
+            assert work is not None
+            work.wait()
+            mean = flat / dist.get_world_size(self._equals)
+            parts = torch.split(mean, [gradient.numel() for gradient in bucket])
+            torch._foreach_copy_(bucket, [p.view_as(g) for p, g in zip(parts, bucket, strict=True)])
+
+    def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Return the norm of the whole model's gradient, a scalar that is the same on every process."""
+        total = _norm(gradients.values())
+        if self._neighbours is None:
+            return total
+        divided = _norm(gradient for name, gradient in gradients.items() if name in self._slices).square()
+        whole = _norm(gradient for name, gradient in gradients.items() if name not in self._slices).square()
+        dist.all_reduce(divided, group=self._neighbours)
+        return (divided + whole).sqrt()
+
+    def whole_shape(self, key: str, tensor: Tensor) -> torch.Size:
+        """Return the shape of the whole that a tensor of a state dict is a part of."""
+        shape = list(tensor.shape)
+        if part := self._slice(key, tensor):
+            shape[part.axis] *= part.size
+        return torch.Size(shape)
+
+    def holds_all(self, key: str, tensor: Tensor) -> bool:
+        """Whether this process has the whole of a tensor of a state dict."""
+        return not isinstance(tensor, DTensor) and self._slice(key, tensor) is None
+
+    def whole(self, key: str, tensor: Tensor) -> Tensor:
+        """Return the whole of a tensor of a state dict; every process has to ask for it."""
+        tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        part = self._slice(key, tensor)
+        if part is None:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(part.size)]
+        dist.all_gather(parts, tensor.contiguous(), group=self._neighbours)
+        return part.put_together(parts)
+
+    @torch.no_grad()
+    def take(self, key: str, tensor: Tensor, whole: Tensor) -> None:
+        """Copy this process's part of `whole` into a tensor of a state dict."""
+        part = self._slice(key, tensor)
+        own = part.of(whole) if part else whole
+        if isinstance(tensor, DTensor):
+            mesh, placements = tensor.device_mesh, tensor.placements
+            shard = distribute_tensor(own.to(tensor.device), mesh, placements, src_data_rank=None)
+            tensor.to_local().copy_(shard.to_local())
+        else:
+            tensor.copy_(own)
+
+    def _slice(self, key: str, tensor: Tensor) -> Slice | None:
+        """Find the share by a state dict's key: `model.NAME`, `ema.NAME`, `optim.MOMENT.NAME`; a count of steps is whole."""
+        if not self._slices or tensor.dim() == 0:
+            return None
+        name = key.split(".", 1)[-1]
+        return self._slices.get(name) or self._slices.get(name.split(".", 1)[-1])
+
+
+def lay_out(module: nn.Module, config: ParallelConfig, process: Process) -> Layout:
+    """Spread a module over the processes of a job, as the recipe says; every process has to have the same weights before.
+
+    Raises OsoraError for a module whose family has no plan, where the recipe needs one.
+    """
+    if process.world_size == 1:
+        return Layout()
+    stage = sharing_stage(config)
+    if stage == 0 and process.together == 1:
+        return Layout(equals=_world(), bucket=config.reduce_bucket_size_in_m * 1_000_000)
+    if not isinstance(module, MMDiT):
+        raise OsoraError(
+            f"parallel: {type(module).__name__} has no plan for sharing out weights, tokens or features; it trains with "
+            'plugin = "ddp" and tp_size = sp_size = 1.'
+        )
+    world = torch.arange(process.world_size)
+    kind, tensor, sequence = process.device.type, config.tp_size, config.sp_size
+    groups = DeviceMesh(kind, world.view(-1, sequence, tensor), mesh_dim_names=("clips", "tokens", "features"))
+    slices = share_features(module, groups.get_group("features")) if tensor > 1 else {}
+    if sequence > 1:
+        share_tokens(module, groups.get_group("tokens"), config)
+    equals = DeviceMesh(kind, world.view(-1, tensor), mesh_dim_names=("equals", "features"))["equals"]
+    sharded = _shard(module, kind, world.view(-1, tensor), config, stage) if stage else None
+    return Layout(
+        equals.get_group(),
+        groups.get_group("features") if slices else None,
+        slices,
+        sharded,
+        reduce_late=stage == 1,
+        bucket=config.reduce_bucket_size_in_m * 1_000_000,
+    )
+
+
+def _shard(module: MMDiT, kind: str, ranks_EF: Tensor, config: ParallelConfig, stage: int) -> FSDPModule:
+    """Give each of the processes with equal weights a part of them; stages 1 and 2 gather all weights once an update."""
+    equals, features = ranks_EF.shape
+    size = config.shard_size or equals
+    mesh = DeviceMesh(kind, ranks_EF.view(-1, size, features), mesh_dim_names=("copies", "shards", "features"))
+    mesh = mesh["copies", "shards"] if size < equals else mesh["shards"]
+    # FSDP2 warns of changing the model's result in place, which the loss does not do.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    sharded_units = [fully_shard(unit, mesh=mesh, reshard_after_forward=stage == 3) for unit in units(module)]
+    if config.overlap_allgather:
+        for unit, following in pairwise(sharded_units):
+            unit.set_modules_to_forward_prefetch([following])
+    sharded = fully_shard(module, mesh=mesh, reshard_after_forward=stage == 3)
+    assert isinstance(sharded, FSDPModule)
+    return sharded
+
+
+def _world() -> Group:
+    group = dist.group.WORLD
+    assert group is not None, "a job of several processes was joined"
+    return group
+
+
+def _norm(gradients: Iterable[Tensor]) -> Tensor:
+    norm = nn.utils.get_total_norm(list(gradients), foreach=True)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _buckets(gradients: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Yield gradients of one dtype in groups of about `size` numbers."""
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        if bucket and (sum(g.numel() for g in bucket) + gradient.numel() > size or bucket[0].dtype != gradient.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(gradient)
+    if bucket:
+        yield bucket

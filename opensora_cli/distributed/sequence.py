@@ -1,0 +1,94 @@
+"""Sequence parallelism: each process of a group has a share of every clip's tokens, and attention spans them all.
+
+B batch, S joined tokens of this process, A those of all processes, H heads, K features of a head, P processes of the group.
+Shares may be uneven: no token is made up, so none has to be masked.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from opensora_cli.distributed.exchange import Group, joined, swap
+from opensora_cli.distributed.ring import ring_attention
+from opensora_models.mmdit.blocks import attention
+from opensora_models.mmdit.model import MMDiT
+from opensora_models.mmdit.parallel import IMAGE_TOKENS, TEXT_TOKENS, attending_blocks
+from schemas.parallel import ParallelConfig
+
+
+def shares(tokens: int, processes: int) -> list[int]:
+    """Return how many tokens each process takes; they differ by one at most."""
+    return [tokens // processes + (rank < tokens % processes) for rank in range(processes)]
+
+
+class SharedTokens:
+    """Hands a denoiser's tokens out before its forward pass, carries its attention, and collects the result."""
+
+    def __init__(self, model: MMDiT, group: Group, mode: str) -> None:
+        self.group = group
+        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        self.image: list[int] = []
+        self.text: list[int] = []
+        self._signature = inspect.signature(model.forward)
+        model.register_forward_pre_hook(self._hand_out, with_kwargs=True)
+        model.register_forward_hook(self._collect)
+        for block in attending_blocks(model):
+            block.attention = self.swap_heads if mode == "all_to_all" else self.ring
+
+    def swap_heads(self, q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor) -> Tensor:
+        """Swap tokens for heads, attend to all tokens with a P-th of the heads, swap back (DeepSpeed-Ulysses, section 3)."""
+        queries, keys = self._queries(q_BSHK, k_BSHK), self._all()
+        out_BAHK = attention(
+            self._to_heads(q_BSHK, queries), self._to_heads(k_BSHK, keys), self._to_heads(v_BSHK, keys)
+        )
+        return self._to_tokens(out_BAHK, queries)
+
+    def ring(self, q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor) -> Tensor:
+        """Keep the queries and pass keys and values round (Ring Attention, section 3)."""
+        return ring_attention(q_BSHK, k_BSHK, v_BSHK, self._all(), self.group)
+
+    def _all(self) -> list[int]:
+        return [text + image for text, image in zip(self.text, self.image, strict=True)]
+
+    def _queries(self, q_BSHK: Tensor, k_BSHK: Tensor) -> list[int]:
+        """Return the queries of each process: all its tokens, or in the last block those of the image alone."""
+        return self._all() if q_BSHK.shape[1] == k_BSHK.shape[1] else self.image
+
+    def _to_heads(self, x_BSHK: Tensor, tokens: list[int]) -> Tensor:
+        batch, own, heads, width = x_BSHK.shape
+        each = heads // self.size
+        x_PBSHK = x_BSHK.reshape(batch, own, self.size, each, width).permute(2, 0, 1, 3, 4)
+        unit = batch * each * width
+        out_F = swap(x_PBSHK.flatten(), [unit * own] * self.size, [unit * size for size in tokens], self.group)
+        parts = torch.split(out_F, [unit * size for size in tokens])
+        return torch.cat([part.view(batch, -1, each, width) for part in parts], 1)
+
+    def _to_tokens(self, x_BAHK: Tensor, tokens: list[int]) -> Tensor:
+        batch, _, each, width = x_BAHK.shape
+        unit, own = batch * each * width, tokens[self.rank]
+        sent_F = torch.cat([part.flatten() for part in torch.split(x_BAHK, tokens, 1)])
+        out_F = swap(sent_F, [unit * size for size in tokens], [unit * own] * self.size, self.group)
+        return out_F.view(self.size, batch, own, each, width).permute(1, 2, 0, 3, 4).flatten(2, 3)
+
+    def _hand_out(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[()], dict[str, Any]]:
+        inputs = dict(self._signature.bind(*args, **kwargs).arguments)
+        self.image = shares(inputs["img_BND"].shape[1], self.size)
+        self.text = shares(inputs["txt_BLD"].shape[1], self.size)
+        for names, sizes in ((IMAGE_TOKENS, self.image), (TEXT_TOKENS, self.text)):
+            for name in names:
+                if inputs.get(name) is not None:
+                    inputs[name] = inputs[name].split(sizes, 1)[self.rank]
+        return (), inputs
+
+    def _collect(self, model: nn.Module, args: tuple[Any, ...], velocity_BND: Tensor) -> Tensor:
+        return joined(velocity_BND, self.image, self.group)
+
+
+def share_tokens(model: MMDiT, group: Group, config: ParallelConfig) -> SharedTokens:
+    """Let the processes of a group share out the tokens of every clip; the model is called as before and gives the same."""
+    return SharedTokens(model, group, config.sequence_parallelism_mode)

@@ -1,0 +1,52 @@
+"""Every way to spread the tiny denoiser over processes, and how one process does the same work."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A `[parallel]` table, and the settings of the recipe that go with it."""
+
+    world_size: int
+    parallel: dict[str, object]
+    clips: int
+    """Processes that see different clips: one process does as many micro-batches an update."""
+    fused: bool = False
+    accumulation: int = 1
+    recompute: bool = False
+
+
+def _hybrid(stage: int = 0, **sizes: object) -> dict[str, object]:
+    return {"plugin": "hybrid", "zero_stage": stage, **sizes}
+
+
+RING = {"sequence_parallelism_mode": "ring_attn"}
+MODES = {
+    "ddp-2": Mode(2, {"plugin": "ddp"}, 2),
+    "zero1-2": Mode(2, {"plugin": "zero1"}, 2, accumulation=2),
+    "zero2-2": Mode(2, {"plugin": "zero2"}, 2),
+    "fsdp-2": Mode(2, {"plugin": "fsdp", "overlap_allgather": True}, 2, recompute=True),
+    "ulysses-2": Mode(2, _hybrid(sp_size=2), 1),
+    "ulysses-2-fused": Mode(2, _hybrid(sp_size=2), 1, fused=True, recompute=True),
+    "ring-2": Mode(2, _hybrid(sp_size=2, **RING), 1),
+    "tensor-2": Mode(2, _hybrid(tp_size=2), 1),
+    "tensor-2-fused": Mode(2, _hybrid(tp_size=2), 1, fused=True, recompute=True),
+    "ddp-4": Mode(4, {"plugin": "ddp", "reduce_bucket_size_in_m": 1}, 4),
+    "zero3-4": Mode(4, {"plugin": "zero3"}, 4),
+    "hybrid-sharding-4": Mode(4, {"plugin": "zero2", "shard_size": 2}, 4),
+    "hybrid-sharding-ulysses-4": Mode(4, _hybrid(2, sp_size=2, shard_size=2), 2),
+    "ulysses-4": Mode(4, _hybrid(sp_size=4), 1),
+    "ring-4": Mode(4, _hybrid(sp_size=4, **RING), 1, recompute=True),
+    "tensor-4": Mode(4, _hybrid(tp_size=4), 1),
+    "zero2-ulysses-4": Mode(4, _hybrid(2, sp_size=2), 2),
+    "zero3-tensor-4": Mode(4, _hybrid(3, tp_size=2), 2),
+    "tensor-ring-zero1-4": Mode(4, _hybrid(1, tp_size=2, sp_size=2, **RING), 1, accumulation=2),
+    "tensor-ulysses-4": Mode(4, _hybrid(tp_size=2, sp_size=2), 1),
+}
+TESTED = [
+    *("ddp-2", "zero1-2", "zero2-2", "fsdp-2", "ulysses-2-fused", "ring-2", "tensor-2-fused"),
+    *("hybrid-sharding-ulysses-4", "zero3-tensor-4", "tensor-ring-zero1-4"),
+]
+"""What the test suite runs; `benchmarks/parallel_equality.py` runs all."""
+RELOADED = ["ddp-2", "fsdp-2", "tensor-2-fused"]
+"""Whose checkpoints are loaded by one process, and one process's by them."""

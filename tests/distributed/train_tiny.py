@@ -1,0 +1,148 @@
+"""Trains the tiny denoiser with the real trainer: `python -m tests.distributed.train_tiny OUT EVERY TASK...` in each process.
+
+Each mode is trained in `OUT/MODE`, with a checkpoint every so many updates.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from opensora_cli.distributed.launch import end_with_launcher
+from opensora_cli.distributed.layout import lay_out
+from opensora_cli.distributed.process import Process, leave, start_process
+from opensora_cli.training.checkpoint import Checkpoints
+from opensora_cli.training.draws import Draws, keyed_generator, seeded_init
+from opensora_cli.training.metrics import Metrics
+from opensora_cli.training.run_folder import RunFolder
+from opensora_cli.training.trainer import Trainer
+from opensora_models.build import build_denoiser
+from opensora_models.diffusion.latent_packing import image_ids, text_ids
+from schemas.parallel import ParallelConfig
+from schemas.recipes import TrainRecipe
+from schemas.resolve import resolve
+from tests.distributed.modes import MODES, Mode
+from tests.unit.training_fakes import FakeBatch, SilentDisplay
+
+UPDATES = 10
+ALONE = Process(0, 1, torch.device("cpu"))
+FRAMES, SIDE, TEXT = 3, 10, 23  # 75 + 23 tokens: neither is a multiple of 2 or 4
+
+
+class Clips:
+    """Batch n of the job goes to data-parallel rank n modulo their number."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[FakeBatch]:
+        for number in range(start * self.size + self.rank, 1000, self.size):
+            yield FakeBatch(torch.empty(0), rows=[2 * number, 2 * number + 1])
+
+
+class TinyDenoiser:
+    """A denoiser whose inputs are drawn from the batch's rows, so that they do not depend on who computes what."""
+
+    def __init__(self, recipe: TrainRecipe) -> None:
+        self.config = recipe.model
+        with seeded_init(recipe.seed):
+            self.module: nn.Module = build_denoiser(self.config)
+            nn.init.normal_(self.module.cond_in.weight, std=0.02)  # it starts at zero, which would hide its gradient
+        if recipe.memory.grad_checkpoint:
+            self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
+
+    def loss(self, batch: FakeBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        config, size = self.config, len(batch.rows)
+        tokens = FRAMES * (SIDE // 2) ** 2
+        noise = keyed_generator("inputs", *batch.rows)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=noise)
+
+        img_BND = normal(size, tokens, config.in_channels)
+        velocity_BND = self.module(
+            img_BND=img_BND,
+            img_ids_BN3=image_ids(FRAMES, SIDE, SIDE, 2, batch=size),
+            txt_BLD=normal(size, TEXT, config.context_in_dim),
+            txt_ids_BL3=text_ids(TEXT, batch=size),
+            timesteps_B=torch.rand(size, generator=noise),
+            y_vec_BD=normal(size, config.vec_in_dim),
+            cond_BND=normal(size, tokens, config.in_channels + 4),
+        )
+        return (velocity_BND - img_BND.roll(1, 1)).square().mean(), {}
+
+
+def recipe_of(mode: Mode, every: int) -> TrainRecipe:
+    recipe = resolve("tiny/train").recipe
+    assert isinstance(recipe, TrainRecipe)
+    optim = recipe.optim.model_copy(update={"accumulation_steps": mode.accumulation, "grad_clip": 0.5})
+    return recipe.model_copy(
+        update={
+            "dtype": "fp32",
+            "max_steps": UPDATES,
+            "optim": optim,
+            "model": recipe.model.model_copy(update={"fused_qkv": mode.fused}),
+            "parallel": ParallelConfig.model_validate(mode.parallel),
+            "checkpoint": recipe.checkpoint.model_copy(update={"every": every}),
+            "memory": recipe.memory.model_copy(update={"grad_checkpoint": mode.recompute}),
+            "logging": recipe.logging.model_copy(update={"tensorboard": False}),
+        }
+    )
+
+
+def trainer_of(folder: Path, mode: Mode, process: Process, every: int = 1000) -> Trainer:
+    torch.set_num_threads(1)
+    recipe = recipe_of(mode, every)
+    config = recipe.parallel
+    process = replace(process, together=config.tp_size * config.sp_size)
+    run = RunFolder(folder)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    objective = TinyDenoiser(recipe)
+    layout = lay_out(objective.module, config, process)
+    return Trainer(
+        recipe,
+        objective,  # type: ignore[arg-type]  # its batches have no pixels
+        Clips(*process.data_parallel),  # type: ignore[arg-type]  # the loop only asks for epochs
+        Checkpoints(run.checkpoints, recipe.checkpoint, torch.float32, process, layout),
+        Metrics(run, SilentDisplay(), rank=process.rank, log_every=1, tensorboard=False),
+        process,
+        layout,
+    )
+
+
+def train_alone(folder: Path, mode: Mode) -> None:
+    """Train in one process that takes the batches of all, in their order, before an update."""
+    alone = replace(mode, parallel={}, accumulation=mode.clips * mode.accumulation, recompute=False)
+    trainer_of(folder, alone, ALONE).fit()
+
+
+def copy_state(source: Path, target: Path, mode: Mode, process: Process) -> None:
+    """Load the last checkpoint of a run into the layout of a mode, and save it again from there."""
+    trainer = trainer_of(target, mode, process)
+    (checkpoint,) = sorted((source / "checkpoints").glob("step-*"))
+    progress = trainer.checkpoints.load(checkpoint, trainer.state)
+    trainer.checkpoints.save(progress, trainer.state)
+    trainer.checkpoints.wait()
+
+
+def main() -> None:
+    """Train modes (MODE), or copy a run's state through a layout (SOURCE>MODE)."""
+    out, every, *tasks = sys.argv[1:]
+    process = start_process("cpu", ParallelConfig())
+    end_with_launcher()
+    for task in tasks:
+        source, _, name = task.rpartition(">")
+        if source:
+            copy_state(Path(out, source), Path(out, task), MODES[name], process)
+        else:
+            (Path(out) / f"pid-{process.rank}").write_text(str(os.getpid()))
+            trainer_of(Path(out, name), MODES[name], process, int(every)).fit()
+    leave()
+
+
+if __name__ == "__main__":
+    main()
