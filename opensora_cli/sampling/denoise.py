@@ -13,6 +13,9 @@ from opensora_models.diffusion.guidance import Branch, GuidanceScales, branch_we
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
 from opensora_models.diffusion.solver import OnStep, SolverName, solve
 
+ALONE_ON = frozenset({"cpu"})
+"""Kinds of devices where every sample goes through the model alone."""
+
 
 @dataclass(frozen=True)
 class EncodedText:
@@ -108,8 +111,8 @@ class _BranchInput:
 class _Evaluation:
     """Runs the model on branches of a batch of latents, and counts.
 
-    On a CPU every sample goes through the model alone: matrix products round differently for other numbers of rows, and
-    there is no speed to gain from more of them. So the batch that a sample is made in does not show in its bits.
+    On a CPU (ALONE_ON) every sample goes through the model alone: matrix products round differently for other numbers
+    of rows, and there is no speed to gain from more of them. So the batch of a sample does not show in its bits.
     """
 
     def __init__(self, model: nn.Module, size: tuple[int, int, int], patch_size: int) -> None:
@@ -124,7 +127,7 @@ class _Evaluation:
     ) -> Tensor:
         """Return the velocities of the branches, one behind the other: (branches * B, N, D)."""
         self.branches += len(branches)
-        if img_BND.device.type != "cpu":
+        if img_BND.device.type not in ALONE_ON:
             return self._forward(img_BND, time, branches, guidance)
         rows = [
             self._forward(img_BND[item : item + 1], time, [branch.row(item) for branch in branches], guidance)

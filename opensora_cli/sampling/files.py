@@ -42,12 +42,8 @@ class Maker(Protocol):
         """Return the samples of a request."""
         ...
 
-    def check(self, samples: Sequence[Sample]) -> None:
-        """Raise OsoraError for what can be known to fail."""
-        ...
-
     def make(self, samples: Sequence[Sample]) -> Iterator[Made | Failed]:
-        """Yield every sample."""
+        """Yield every sample; raise OsoraError at once for what can be known to fail."""
         ...
 
 
@@ -56,7 +52,7 @@ def run_job(maker: Maker, request: Request, *, overwrite: bool, resume: bool) ->
     folder = Path(maker.recipe.sampling.save_dir)
     outputs = plan_outputs(maker.plan(request), folder)
     todo = outputs_to_make(outputs, maker.recipe, maker.weights, overwrite=overwrite, resume=resume)
-    maker.check([output.sample for output in todo])
+    coming = maker.make([output.sample for output in todo])
     if skipped := len(outputs) - len(todo):
         _say(maker.console, f"{skipped} of {len(outputs)} samples are finished already")
     for table in (table for table, source in maker.weights.items() if source is None):
@@ -65,17 +61,17 @@ def run_job(maker: Maker, request: Request, *, overwrite: bool, resume: bool) ->
     if todo:
         _make_folder(folder)
         write_text(folder / "recipe.lock.toml", maker.resolved.lock())
-        failures = _make(maker, todo)
+        failures = _write_all(maker, todo, coming)
     _report(maker.console, outputs, failures)
     return [output.media for output in outputs]
 
 
-def _make(maker: Maker, todo: Sequence[Output]) -> list[Failed]:
+def _write_all(maker: Maker, todo: Sequence[Output], coming: Iterator[Made | Failed]) -> list[Failed]:
     """Write every sample as it comes, and return those that failed."""
     failures = []
     outputs = {output.sample: output for output in todo}
     job = {"recipe_sha256": recipe_hash(maker.resolved.lock()), "device": str(maker.device), "versions": versions()}
-    for made in maker.make([output.sample for output in todo]):
+    for made in coming:
         if isinstance(made, Failed):
             failures.append(made)
             continue

@@ -23,6 +23,7 @@ from opensora_cli.sampling.weights import find_weights
 from opensora_cli.supported import check_supported
 from schemas.recipes import SampleRecipe
 from schemas.resolve import Resolved, resolve
+from schemas.sampling import SamplingConfig
 
 __all__ = ["Failed", "Made", "Pipeline"]
 
@@ -118,18 +119,20 @@ class Pipeline:
         """Return the samples that a request stands for; see `plan_samples`."""
         return plan_samples(request, self.recipe)
 
-    def check(self, samples: Sequence[Sample]) -> None:
-        """Raise OsoraError for sizes that do not exist, for references that are too short, for a language model without key."""
+    def make(self, samples: Sequence[Sample]) -> Iterator["Made | Failed"]:
+        """Yield every sample, made or failed, batch by batch: those of one size together, in order.
+
+        Raises OsoraError at once, before any model is loaded, for sizes that do not exist, for references that are missing
+        or too short, and for a language model without a key.
+        """
         for config in dict.fromkeys(sample.config for sample in samples):
             self._size(config)
             same = (sample.references for sample in samples if sample.config == config)
             check_references(same, config.cond_type, causal=self._facts.causal)
-        self._language_model(samples)
+        return self._make(samples, self._language_model(samples))
 
-    def make(self, samples: Sequence[Sample]) -> Iterator["Made | Failed"]:
-        """Yield every sample, made or failed, batch by batch: those of one size together, in order."""
-        self.check(samples)
-        written = self._write_prompts(samples)
+    def _make(self, samples: Sequence[Sample], writer: LanguageModel | None) -> Iterator["Made | Failed"]:
+        written = self._write_prompts(samples, writer)
         self._encode({*(prompt.encoded for prompt in written.values()), *(sample.negative for sample in samples)})
         models = self._load()
         batches = plan_batches(samples, self.recipe.sampling.batch_size)
@@ -140,7 +143,7 @@ class Pipeline:
                 prompts = [written[_key(sample)] for sample in batch]
                 yield from make_batch(models, self._texts, batch, prompts, size, self._stages, progress)
 
-    def _size(self, config: Any) -> tuple[int, int]:
+    def _size(self, config: SamplingConfig) -> tuple[int, int]:
         return sample_size(config, self._facts.strides[1] * self.recipe.model.patch_size)
 
     def _language_model(self, samples: Sequence[Sample]) -> LanguageModel | None:
@@ -148,9 +151,10 @@ class Pipeline:
             return None
         return LanguageModel.from_environment(self.recipe.sampling.language_model)
 
-    def _write_prompts(self, samples: Sequence[Sample]) -> dict[Any, WrittenPrompt]:
+    def _write_prompts(
+        self, samples: Sequence[Sample], model: LanguageModel | None
+    ) -> dict[tuple[str, SamplingConfig], WrittenPrompt]:
         """Write each prompt once, whatever the number of its samples."""
-        model = self._language_model(samples)
         first = {_key(sample): sample for sample in samples}
         if model is None:
             return {key: write_prompt(sample, None) for key, sample in first.items()}
@@ -176,7 +180,7 @@ class Pipeline:
         return self._models
 
 
-def _key(sample: Sample) -> Any:
+def _key(sample: Sample) -> tuple[str, SamplingConfig]:
     return sample.prompt, sample.config
 
 

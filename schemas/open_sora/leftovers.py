@@ -42,7 +42,6 @@ REASONS: tuple[tuple[str, str], ...] = (
     ("prompt", COMMAND_LINE),
     ("ref", COMMAND_LINE),
     ("neg_prompt", COMMAND_LINE),
-    ("prompt_refine", COMMAND_LINE),
     ("start_index", COMMAND_LINE),
     ("end_index", COMMAND_LINE),
     ("num_samples", COMMAND_LINE),

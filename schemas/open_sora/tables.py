@@ -195,6 +195,7 @@ SAMPLE = (
     Pair("cond_type", "sampling.cond_type", "t2v"),
     Pair("fps_save", "sampling.fps_save", 16),
     optional("motion_score", "sampling.motion_score", None, MOTION),
+    optional("prompt_refine", "sampling.refine_prompt", False),
     optional("num_sample", "sampling.num_samples", 1),
     optional("offload_model", "sampling.offload", False, OFFLOAD),
     *(

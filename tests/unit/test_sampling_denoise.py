@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from opensora_cli.sampling import denoise as denoise_module
 from opensora_cli.sampling.denoise import Denoised, EncodedText, denoise, denoise_distilled
 from opensora_cli.sampling.generate import Clips, encode_references, generate, guidance_scales
 from opensora_models.diffusion.condition import inference_condition
@@ -198,3 +199,22 @@ def test_on_a_cpu_a_sample_has_the_same_bits_in_every_batch() -> None:
         words = (EncodedText(one.tokens[item : item + 1], one.vector[item : item + 1]) for one in (caption, negative))
         alone = generate(models(), config, SIZE, [7 + item], *words, [references[item]]).video
         assert torch.equal(alone[0], together[item])
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_a_batch_that_goes_through_the_model_together_gives_the_same(
+    monkeypatch: pytest.MonkeyPatch, in_turn: bool
+) -> None:
+    config = CONFIG.model_copy(
+        update={"cond_type": "i2v_head", "cfg_branches": "in_turn" if in_turn else "batched", "num_steps": 2}
+    )
+    references = [reference(0.5), reference(-2.0), reference(1.0)]
+    alone, together = models(), models()
+    rows = [7, 8, 9], text(3, 10), text(3, 90), references
+    one_by_one = generate(alone, config, SIZE, *rows)
+    monkeypatch.setattr(denoise_module, "ALONE_ON", frozenset())  # as on a GPU
+    at_once = generate(together, config, SIZE, *rows)
+    assert (alone.denoiser.calls, together.denoiser.calls) == ((18, 6) if in_turn else (6, 2))
+    assert alone.denoiser.rows == together.denoiser.rows == 18
+    assert one_by_one.evaluations == at_once.evaluations == 6
+    assert torch.allclose(one_by_one.video, at_once.video, atol=1e-4)
