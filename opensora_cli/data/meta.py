@@ -64,7 +64,8 @@ class MetaInput:
 
     def located(self, cell: str) -> str:
         """Return where a row's file is, "" for a row without one."""
-        return cell if not cell or protocol_of(cell) else str(self.base / cell)
+        # No Path: one for each of millions of rows takes longer than all the rest that is done here.
+        return cell if not cell or protocol_of(cell) else os.path.join(self.base, cell)  # noqa: PTH118
 
 
 def errors_path(output: Path) -> Path:
@@ -143,7 +144,7 @@ def _surveyed(source: Path, table: TableStream, base: Path) -> MetaInput:
                     require_protocol(protocol)
                 protocols.add(protocol)
             else:
-                has_relative |= bool(cell) and not Path(cell).is_absolute()
+                has_relative |= bool(cell) and not os.path.isabs(cell)  # noqa: PTH117  # as in `located`
         rows += part.num_rows
     if not rows:
         raise OsoraError(f"{source}: the table has a header and no rows.")
