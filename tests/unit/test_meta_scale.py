@@ -205,6 +205,12 @@ def test_resuming_with_other_columns_is_refused(tmp_path: Path) -> None:
         other.begin(resume=True)
 
 
+def test_a_full_disk_is_said() -> None:
+    log = AnswerLog(Path("/dev/full"), columns=META_COLUMNS, rows=2, sha256="x")
+    with pytest.raises(OsoraError, match=r"cannot write /dev/full: No space left on device"):
+        log.begin(resume=False)
+
+
 def test_a_damaged_answer_is_named(tmp_path: Path) -> None:
     log = AnswerLog(tmp_path / "log", columns=META_COLUMNS, rows=2, sha256="x")
     with log:
