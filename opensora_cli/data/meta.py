@@ -7,6 +7,7 @@ OUTPUT itself appears complete, by a rename.
 
 import csv
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,9 +29,6 @@ from opensora_cli.data.table_stream import TableStream, list_folder, open_table
 from opensora_cli.data.work_pool import WorkerPool
 from opensora_cli.files import whole_file
 from schemas.errors import OsoraError, UsageError
-
-TIMEOUT = 120.0
-"""Seconds that a file may take, if nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def run_meta(
     *,
     workers: int,
     columns: tuple[str, ...] = META_COLUMNS,
-    timeout: float = TIMEOUT,
+    timeout: float = math.inf,
     resume: bool = False,
     report: Callable[[int, int], None] | None = None,
 ) -> MetaResult:
