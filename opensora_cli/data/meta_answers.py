@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -27,17 +28,19 @@ class AnswerLog:
     def begin(self, resume: bool) -> int:
         """Open the file for appending; return how many answers a resumed run has. Raises OsoraError for another run's."""
         kept = self._kept() if resume else 0
-        if not kept:
-            with self.path.open("wb") as file:
-                file.write(f"{self._header}\n".encode())
-        self._file = self.path.open("ab")
+        with self._writing():
+            if not kept:
+                with self.path.open("wb") as file:
+                    file.write(f"{self._header}\n".encode())
+            self._file = self.path.open("ab")
         return max(0, kept - 1)
 
     def add(self, answer: Answer) -> None:
         """Append the next row's answer."""
         assert self._file is not None, "begin() comes first"
-        self._file.write(json.dumps(answer).encode() + b"\n")
-        self._file.flush()
+        with self._writing():
+            self._file.write(json.dumps(answer).encode() + b"\n")
+            self._file.flush()
 
     def answers(self) -> Iterator[Answer]:
         """Yield every answer there is. Raises OsoraError for a damaged line."""
@@ -59,6 +62,16 @@ class AnswerLog:
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OsoraError(
+                f"cannot write {self.path}: {error.strerror or error}. What is in it is kept: make room and run again with "
+                "--resume."
+            ) from error
 
     def _kept(self) -> int:
         """Return the whole lines of an earlier run, and cut off what follows them."""

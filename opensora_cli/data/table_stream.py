@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from opensora_cli.files import whole_file
 from schemas.errors import OsoraError
 
 CSV_BLOCK_BYTES = 1 << 22
@@ -70,16 +71,13 @@ def list_folder(folder: Path, listing: Path, suffixes: frozenset[str]) -> int:
     Names come in the order of `sorted(Path)`. Links to folders are not followed. Entries that are no files are listed like
     the rest, and folders that cannot be read too: whoever reads the list says why they are no clips.
     """
-    aside = listing.with_name(f".{listing.name}.new")
     count = 0
-    with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with whole_file(listing) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["path"])
-        for count, path in enumerate(_entries(folder.resolve(), suffixes), start=1):  # noqa: B007  # the last one counts
+        for path in _entries(folder.resolve(), suffixes):
             table.writerow([path])
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(listing)
+            count += 1
     return count
 
 

@@ -1,12 +1,10 @@
 """Filling a table: right numbers, every file accounted for, nothing half written."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import av
 import pandas as pd
@@ -21,6 +19,7 @@ from opensora_cli.data.probe import probe
 from opensora_cli.data.work_pool import WorkerPool
 from schemas.errors import OsoraError, UsageError
 from tests.unit.data_fakes import CLIPS, MEDIA, needs_media, numbered_mp4
+from tests.unit.pool_tasks import dies_on
 
 META = ["height", "width", "num_frames", "fps", "aspect_ratio", "resolution"]
 
@@ -231,14 +230,6 @@ def test_resuming_another_list_is_refused(tmp_path: Path) -> None:
     partial_path(output).write_text('{"files": 1, "sha256": ""}\n')
     with pytest.raises(OsoraError, match="was on another list of files"):
         run_meta(clips, output, workers=1, resume=True)
-
-
-def dies_on(task: Any) -> str:
-    if task == "signal":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if task == "exit":
-        os._exit(3)
-    return f"fine {task}"
 
 
 def test_a_crash_costs_one_task(capfd: pytest.CaptureFixture[str]) -> None:
