@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from opensora_models.hunyuan_vae.blocks import CausalConv3d, DownBlock, MidBlock, ResnetBlock, Upsample, UpBlock
+from opensora_models.hunyuan_vae.blocks import CausalConv3d, DownBlock, MidBlock, ResnetBlock, UpBlock, Upsample
 from opensora_models.hunyuan_vae.coders import Decoder, Encoder
 from opensora_models.hunyuan_vae.norm_statistics import Statistics, silu_of_affine
 
@@ -23,12 +23,16 @@ PART_BYTES = 24 * 2**20
 TIME = 2
 
 
-def cut(x_BCTHW: Tensor, frames: int | None = None) -> Parts:
-    """Yield parts of so many frames, by default of about PART_BYTES, channels last."""
+def cut(x_BCTHW: Tensor, frames: int | None = None, frame_bytes: int | None = None) -> Parts:
+    """Yield parts of so many frames, by default as many as make PART_BYTES of frames of `frame_bytes` (or of their own)."""
     if frames is None:
-        frames = max(1, PART_BYTES // max(1, x_BCTHW[:, :, 0].nbytes))
+        frames = _frames_of_a_part(frame_bytes or x_BCTHW[:, :, 0].nbytes)
     for part in x_BCTHW.split(frames, TIME):
         yield part.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _frames_of_a_part(frame_bytes: int) -> int:
+    return max(1, PART_BYTES // frame_bytes)
 
 
 def drained(parts: deque[Tensor]) -> Parts:
@@ -37,17 +41,23 @@ def drained(parts: deque[Tensor]) -> Parts:
         yield parts.popleft()
 
 
-def encode_parts(encoder: Encoder, parts: Parts, *, so_far: bool) -> Tensor:
-    """Return what `encoder` returns for the joined parts. Behind the pyramid, the clip is small and whole."""
-    parts = convolved(encoder.conv_in, copied(parts))
+def encode_parts(encoder: Encoder, x_BCTHW: Tensor, frames: int | None) -> Tensor:
+    """Return what `encoder` returns; with `frames`, coded so many at a time, with the norms of the frames so far.
+
+    Behind the pyramid, the clip is small and whole.
+    """
+    so_far = frames is not None
+    wide = encoder.conv_in.conv.out_channels * x_BCTHW[:, :1, 0].nbytes
+    parts = convolved(encoder.conv_in, copied(cut(x_BCTHW, frames, wide)))
     for block in encoder.down_blocks:
         parts = down_block(block, parts, so_far)
     middle = mid_block(encoder.mid_block, torch.cat(list(parts), TIME))
     return torch.cat(list(closing(encoder.conv_norm_out, encoder.conv_out, cut(middle), so_far=False)), TIME)
 
 
-def decode_parts(decoder: Decoder, z_BCTHW: Tensor, frames: int | None, *, so_far: bool) -> Parts:
-    """Yield the pixels that `decoder` makes of latents; those of `frames` latent frames at a time, if it says."""
+def decode_parts(decoder: Decoder, z_BCTHW: Tensor, frames: int | None) -> Parts:
+    """Yield the pixels that `decoder` makes of latents; with `frames`, of so many latent frames at a time, as in encoding."""
+    so_far = frames is not None
     middle = mid_block(decoder.mid_block, torch.cat(list(convolved(decoder.conv_in, copied(cut(z_BCTHW)))), TIME))
     parts = cut(middle, frames)
     del middle
@@ -78,7 +88,7 @@ def up_block(block: UpBlock, parts: Parts, so_far: bool) -> Parts:
     for one in block.resnets:
         parts = resnet(one, parts, so_far)
     for step in block.upsamplers:
-        parts = convolved(step.conv, enlarged(step, parts))
+        parts = convolved(step.conv, enlarged(step, parts, so_far))
     return parts
 
 
@@ -126,27 +136,35 @@ def normed(
         if keep is not None:
             keep.append(part)
         affine = statistics.affine(norm)
-        yield part.shape, part.dtype, part.device, lambda out, part=part, affine=affine: silu_of_affine(part, affine, out)
+        yield (
+            part.shape,
+            part.dtype,
+            part.device,
+            lambda out, part=part, affine=affine: silu_of_affine(part, affine, out),
+        )
         del part
 
 
-def enlarged(step: Upsample, parts: Iterable[Tensor]) -> Iterator[Placed]:
-    """Offer parts whose pixels are repeated; so are the frames, but for the clip's first."""
+def enlarged(step: Upsample, parts: Iterable[Tensor], whole_parts: bool) -> Iterator[Placed]:
+    """Offer parts whose pixels are repeated; so are the frames, but for the clip's first. Large ones are cut again."""
     time, height, width = step.strides
     first = time > 1
     for part in parts:
         batch, channels, frames, rows, columns = part.shape
-        size = torch.Size((batch, channels, time * frames - (time - 1) * first, height * rows, width * columns))
+        enlarged_bytes = time * height * width * part[:, :, 0].nbytes
+        for piece in part.split(frames if whole_parts else _frames_of_a_part(enlarged_bytes), TIME):
+            made = time * piece.shape[TIME] - (time - 1) * first
 
-        def place(out: Tensor, part: Tensor = part, first: bool = first) -> None:
-            if first:
-                _repeat(part[:, :, :1], out[:, :, :1], (1, height, width))
-                out, part = out[:, :, 1:], part[:, :, 1:]
-            _repeat(part, out, (time, height, width))
+            def place(out: Tensor, piece: Tensor = piece, first: bool = first) -> None:
+                if first:
+                    _repeat(piece[:, :, :1], out[:, :, :1], (1, height, width))
+                    out, piece = out[:, :, 1:], piece[:, :, 1:]
+                _repeat(piece, out, (time, height, width))
 
-        yield size, part.dtype, part.device, place
-        first = False
-        del part, place
+            yield torch.Size((batch, channels, made, height * rows, width * columns)), part.dtype, part.device, place
+            first = False
+            del piece, place
+        del part
 
 
 def _repeat(part: Tensor, out: Tensor, strides: tuple[int, int, int]) -> None:
