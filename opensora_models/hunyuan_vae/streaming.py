@@ -18,7 +18,7 @@ from opensora_models.hunyuan_vae.norm_statistics import Statistics, silu_of_affi
 
 Parts = Iterator[Tensor]
 Place = Callable[[Tensor], None]
-PART_BYTES = 24 * 2**20
+PART_BYTES = 8 * 2**20
 """About as large as a part is cut where nothing else decides: convolutions are no slower, and their borders are small."""
 TIME = 2
 
@@ -98,10 +98,9 @@ def resnet(block: ResnetBlock, parts: Parts, so_far: bool) -> Parts:
     hidden = convolved(block.conv1, normed(block.norm1, parts, so_far, waiting))
     for part in convolved(block.conv2, normed(block.norm2, hidden, so_far)):
         short = waiting.popleft()
-        if isinstance(block.conv_shortcut, nn.Identity):
-            yield part.add_(short)
-        else:
-            yield part.add_(block.conv_shortcut(short))
+        part.add_(short if isinstance(block.conv_shortcut, nn.Identity) else block.conv_shortcut(short))
+        del short
+        yield part
 
 
 def closing(norm: nn.GroupNorm, conv: CausalConv3d, parts: Parts, so_far: bool) -> Parts:
@@ -178,24 +177,41 @@ def _repeat(part: Tensor, out: Tensor, strides: tuple[int, int, int]) -> None:
 def convolved(conv: CausalConv3d, parts: Iterable[Placed]) -> Parts:
     """Convolve parts as if they were joined: borders repeat, and the frames that the next part needs are kept."""
     side, past, stride = conv.padding[0], conv.padding[4], conv.conv.stride[0]
-    before: Tensor | None = None
+    padded: Tensor | None = None
+    used = 0  # frames of `padded` that no later part needs
     for (batch, channels, frames, rows, columns), dtype, device, place in parts:
-        kept = past if before is None else before.shape[TIME]
-        size = (batch, channels, kept + frames, rows + 2 * side, columns + 2 * side)
-        padded = torch.empty(size, dtype=dtype, device=device, memory_format=torch.channels_last_3d)
+        kept = past if padded is None else padded.shape[TIME] - used
+        size = torch.Size((batch, channels, kept + frames, rows + 2 * side, columns + 2 * side))
+        first = padded is None
+        padded = _moved_on(padded, used, size, dtype, device)
         fresh = padded[:, :, kept:]
         place(fresh[..., side : side + rows, side : side + columns])
         del place
         _repeat_border(fresh, side)
-        if kept:
-            padded[:, :, :kept] = fresh[:, :, :1] if before is None else before
+        if first and past:
+            padded[:, :, :past] = fresh[:, :, :1]
+        del fresh
         made = (kept + frames - past - 1) // stride + 1
-        before = padded[:, :, made * stride :].clone(memory_format=torch.preserve_format)
-        if made:
-            out = conv.conv(padded)
-            del padded, fresh
+        used = made * stride
+        out = conv.conv(padded) if made else None
+        if padded.shape[TIME] > 2 * (padded.shape[TIME] - used):  # of a large part, keep only what is needed
+            padded, used = padded[:, :, used:].clone(), 0
+        if out is not None:
             yield out
             del out
+
+
+def _moved_on(padded: Tensor | None, used: int, size: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a tensor of `size` that begins with what is left of `padded`: itself where the size is the same."""
+    left = None if padded is None else padded[:, :, used:]
+    if padded is None or padded.shape != size:
+        new = torch.empty(size, dtype=dtype, device=device, memory_format=torch.channels_last_3d)
+    else:
+        new = padded
+        left = left.clone() if left is not None and left.shape[TIME] > used else left  # else they would overlap
+    if left is not None:
+        new[:, :, : left.shape[TIME]] = left
+    return new
 
 
 def _repeat_border(x_BCTHW: Tensor, side: int) -> None:

@@ -50,31 +50,27 @@ def test_parts_in_bf16_are_as_near_as_the_whole() -> None:
     assert (parts - exact).abs().mean() < 1.5 * (whole - exact).abs().mean()
 
 
-@torch.no_grad()
-def peak(vae: HunyuanVAE, frames: int) -> int:
-    latents = noise(1, 4, (frames - 1) // 4 + 1, 8, 8)
-    with LiveStorages() as live:
-        vae.decode(latents)
+def peak(frames: int, *, gradients: bool = False, **changes: object) -> int:
+    """Return the most bytes that decoding at 256 pixels has in memory, seen on tensors without numbers."""
+    with torch.device("meta"), torch.set_grad_enabled(gradients):
+        vae = build(block_out_channels=(64,) * 4, **changes)
+        latents_BCTHW = torch.empty(1, 4, (frames - 1) // 4 + 1, 32, 32)
+        with LiveStorages() as live:
+            vae.decode(latents_BCTHW)
     return live.peak
 
 
 def test_a_clip_is_twice_in_memory() -> None:
-    vae = build(block_out_channels=(16,) * 4)
-    latents = noise(1, 4, 9, 8, 8)
-    with LiveStorages() as live:
-        vae.decode(latents)
-    # Two times the features at full size, the result, and what is at work.
-    features = 4 * 16 * 33 * 64 * 64
-    assert peak(vae, 33) < 2.5 * features < 0.5 * live.peak
+    features = 4 * 64 * 33 * 256 * 256
+    # The widest features, two times, then the result and what is at work.
+    assert 2 * features < peak(33) < 2.5 * features
 
 
 def test_129_streamed_frames_take_the_memory_of_33() -> None:
-    wide = {"block_out_channels": (16,) * 4}
-    streamed = build(**wide, stream_frames=8)
-    long = peak(streamed, 129)
-    assert long < peak(build(**wide), 33)
-    # What still grows is the result, twelve bytes a pixel, and what passes at the lowest resolution.
-    assert long - peak(streamed, 33) < 1.2 * 12 * 96 * 64 * 64
+    long = peak(129, stream_frames=4)
+    assert long < peak(33)
+    # What still grows is the result, 12 bytes a pixel, and what passes at the lowest resolution.
+    assert long - peak(33, stream_frames=4) < 1.5 * 12 * 96 * 256 * 256
 
 
 def test_streamed_parts_are_near_the_whole() -> None:
@@ -86,7 +82,7 @@ def test_streamed_parts_are_near_the_whole() -> None:
     for got, want in ((near_z, z), (near, pixels)):
         assert got.shape == want.shape
         error = (got - want).square().mean().sqrt() / want.square().mean().sqrt()
-        assert 0 < error < 0.15
+        assert 0 < error < 0.3  # noise through random weights; the statistics of 8 frames stand for those of 33
 
 
 def test_a_clip_of_one_part_is_not_approximated() -> None:
