@@ -3,8 +3,8 @@
 from opensora_models.layers.renaming import Rules
 
 LIKELY_CAUSES = (
+    (r"(?:missing|unexpected) (?:en|de)coder\.(?:down|up)\.\d+\.(?:down|up)sample", "ae.ch_mult"),
     (r"(?:missing|unexpected) ((?:en|de)coder\.(?:down|up)\.\d+\.block\.\d+\.)conv1", "ae.num_res_blocks"),
-    (r"(?:missing|unexpected) (?:en|de)coder\.(?:down|up)\.\d+\.", "ae.ch_mult"),
     (r"shape\[0\] encoder\.conv_in", "ae.ch"),
     (r"shape\[0\] encoder\.conv_out", "ae.z_channels"),
     (r"shape\[1\] encoder\.conv_in", "ae.in_channels"),

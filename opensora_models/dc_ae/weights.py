@@ -4,6 +4,7 @@ from opensora_models.layers.renaming import Rules
 from schemas.autoencoder.dc_ae import DCAEShape
 
 LIKELY_CAUSES = (
+    (r"shape\[4\] ", "ae.shape.is_video"),
     (r"shape\[\d\] encoder\.project_out", "ae.shape.latent_channels"),
     (r"(?:missing|unexpected) .*\.aggreg\.", "ae.shape.block_type"),
     (
@@ -12,7 +13,6 @@ LIKELY_CAUSES = (
     ),
     (r"(?:missing|unexpected) (encoder\.stages\.\d+\.op_list\.)", "ae.shape.encoder_depth_list"),
     (r"(?:missing|unexpected) (decoder\.stages\.\d+\.op_list\.)", "ae.shape.decoder_depth_list"),
-    (r"shape\[4\] ", "ae.shape.is_video"),
     (r"shape\[\d\] ", "ae.shape.width_list"),
 )
 

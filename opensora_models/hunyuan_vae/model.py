@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from opensora_models.hunyuan_vae.coders import Decoder, Encoder
-from opensora_models.hunyuan_vae.streaming import cut, decode_parts, encode_parts
+from opensora_models.hunyuan_vae.streaming import decode_parts, encode_parts
 from opensora_models.hunyuan_vae.weights import LIKELY_CAUSES
 from opensora_models.layers.posterior import DiagonalGaussian
 from opensora_models.layers.tiling import Direction, Tiling, tile_plans, tiled
@@ -71,17 +71,25 @@ class HunyuanVAE(nn.Module):
         """Return moments: in one go where gradients are wanted, else in parts, which takes less memory (see streaming.py)."""
         if torch.is_grad_enabled():
             return self.quant_conv(self.encoder(x_BCTHW))
-        frames = self.config.stream_frames
-        parts = cut(x_BCTHW, None if frames == "whole" else frames)
-        return self.quant_conv(encode_parts(self.encoder, parts, so_far=frames != "whole"))
+        return self.quant_conv(encode_parts(self.encoder, x_BCTHW, self._frames_at_a_time(1)))
 
     def _decode_tile(self, z_BCTHW: Tensor) -> Tensor:
         z_BCTHW = self.post_quant_conv(z_BCTHW)
         if torch.is_grad_enabled():
             return self.decoder(z_BCTHW)
+        (time, rows, columns), (batch, _, frames, height, width) = self.strides, z_BCTHW.shape
+        pixels = z_BCTHW.new_empty(
+            batch, self.config.out_channels, time * (frames - 1) + 1, height * rows, width * columns
+        )
+        start = 0
+        for part in decode_parts(self.decoder, z_BCTHW, self._frames_at_a_time(time)):
+            pixels[:, :, start : start + part.shape[2]] = part
+            start += part.shape[2]
+        return pixels
+
+    def _frames_at_a_time(self, stride: int) -> int | None:
         frames = self.config.stream_frames
-        latents = None if frames == "whole" else max(1, frames // self.strides[0])
-        return torch.cat(list(decode_parts(self.decoder, z_BCTHW, latents, so_far=frames != "whole")), 2)
+        return None if frames == "whole" else max(1, frames // stride)
 
     def _tilings(self, direction: Direction) -> tuple[Tiling | None, Tiling | None]:
         config = self.config

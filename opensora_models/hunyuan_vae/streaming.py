@@ -18,17 +18,21 @@ from opensora_models.hunyuan_vae.norm_statistics import Statistics, silu_of_affi
 
 Parts = Iterator[Tensor]
 Place = Callable[[Tensor], None]
-PART_BYTES = 24 * 2**20
+PART_BYTES = 8 * 2**20
 """About as large as a part is cut where nothing else decides: convolutions are no slower, and their borders are small."""
 TIME = 2
 
 
-def cut(x_BCTHW: Tensor, frames: int | None = None) -> Parts:
-    """Yield parts of so many frames, by default of about PART_BYTES, channels last."""
+def cut(x_BCTHW: Tensor, frames: int | None = None, frame_bytes: int | None = None) -> Parts:
+    """Yield parts of so many frames, by default as many as make PART_BYTES of frames of `frame_bytes` (or of their own)."""
     if frames is None:
-        frames = max(1, PART_BYTES // max(1, x_BCTHW[:, :, 0].nbytes))
+        frames = _frames_of_a_part(frame_bytes or x_BCTHW[:, :, 0].nbytes)
     for part in x_BCTHW.split(frames, TIME):
         yield part.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _frames_of_a_part(frame_bytes: int) -> int:
+    return max(1, PART_BYTES // frame_bytes)
 
 
 def drained(parts: deque[Tensor]) -> Parts:
@@ -37,17 +41,23 @@ def drained(parts: deque[Tensor]) -> Parts:
         yield parts.popleft()
 
 
-def encode_parts(encoder: Encoder, parts: Parts, *, so_far: bool) -> Tensor:
-    """Return what `encoder` returns for the joined parts. Behind the pyramid, the clip is small and whole."""
-    parts = convolved(encoder.conv_in, copied(parts))
+def encode_parts(encoder: Encoder, x_BCTHW: Tensor, frames: int | None) -> Tensor:
+    """Return what `encoder` returns; with `frames`, coded so many at a time, with the norms of the frames so far.
+
+    Behind the pyramid, the clip is small and whole.
+    """
+    so_far = frames is not None
+    wide = encoder.conv_in.conv.out_channels * x_BCTHW[:, :1, 0].nbytes
+    parts = convolved(encoder.conv_in, copied(cut(x_BCTHW, frames, wide)))
     for block in encoder.down_blocks:
         parts = down_block(block, parts, so_far)
     middle = mid_block(encoder.mid_block, torch.cat(list(parts), TIME))
     return torch.cat(list(closing(encoder.conv_norm_out, encoder.conv_out, cut(middle), so_far=False)), TIME)
 
 
-def decode_parts(decoder: Decoder, z_BCTHW: Tensor, frames: int | None, *, so_far: bool) -> Parts:
-    """Yield the pixels that `decoder` makes of latents; those of `frames` latent frames at a time, if it says."""
+def decode_parts(decoder: Decoder, z_BCTHW: Tensor, frames: int | None) -> Parts:
+    """Yield the pixels that `decoder` makes of latents; with `frames`, of so many latent frames at a time, as in encoding."""
+    so_far = frames is not None
     middle = mid_block(decoder.mid_block, torch.cat(list(convolved(decoder.conv_in, copied(cut(z_BCTHW)))), TIME))
     parts = cut(middle, frames)
     del middle
@@ -78,7 +88,7 @@ def up_block(block: UpBlock, parts: Parts, so_far: bool) -> Parts:
     for one in block.resnets:
         parts = resnet(one, parts, so_far)
     for step in block.upsamplers:
-        parts = convolved(step.conv, enlarged(step, parts))
+        parts = convolved(step.conv, enlarged(step, parts, so_far))
     return parts
 
 
@@ -88,10 +98,9 @@ def resnet(block: ResnetBlock, parts: Parts, so_far: bool) -> Parts:
     hidden = convolved(block.conv1, normed(block.norm1, parts, so_far, waiting))
     for part in convolved(block.conv2, normed(block.norm2, hidden, so_far)):
         short = waiting.popleft()
-        if isinstance(block.conv_shortcut, nn.Identity):
-            yield part.add_(short)
-        else:
-            yield part.add_(block.conv_shortcut(short))
+        part.add_(short if isinstance(block.conv_shortcut, nn.Identity) else block.conv_shortcut(short))
+        del short
+        yield part
 
 
 def closing(norm: nn.GroupNorm, conv: CausalConv3d, parts: Parts, so_far: bool) -> Parts:
@@ -135,23 +144,26 @@ def normed(
         del part
 
 
-def enlarged(step: Upsample, parts: Iterable[Tensor]) -> Iterator[Placed]:
-    """Offer parts whose pixels are repeated; so are the frames, but for the clip's first."""
+def enlarged(step: Upsample, parts: Iterable[Tensor], whole_parts: bool) -> Iterator[Placed]:
+    """Offer parts whose pixels are repeated; so are the frames, but for the clip's first. Large ones are cut again."""
     time, height, width = step.strides
     first = time > 1
     for part in parts:
         batch, channels, frames, rows, columns = part.shape
-        size = torch.Size((batch, channels, time * frames - (time - 1) * first, height * rows, width * columns))
+        enlarged_bytes = time * height * width * part[:, :, 0].nbytes
+        for piece in part.split(frames if whole_parts else _frames_of_a_part(enlarged_bytes), TIME):
+            made = time * piece.shape[TIME] - (time - 1) * first
 
-        def place(out: Tensor, part: Tensor = part, first: bool = first) -> None:
-            if first:
-                _repeat(part[:, :, :1], out[:, :, :1], (1, height, width))
-                out, part = out[:, :, 1:], part[:, :, 1:]
-            _repeat(part, out, (time, height, width))
+            def place(out: Tensor, piece: Tensor = piece, first: bool = first) -> None:
+                if first:
+                    _repeat(piece[:, :, :1], out[:, :, :1], (1, height, width))
+                    out, piece = out[:, :, 1:], piece[:, :, 1:]
+                _repeat(piece, out, (time, height, width))
 
-        yield size, part.dtype, part.device, place
-        first = False
-        del part, place
+            yield torch.Size((batch, channels, made, height * rows, width * columns)), part.dtype, part.device, place
+            first = False
+            del piece, place
+        del part
 
 
 def _repeat(part: Tensor, out: Tensor, strides: tuple[int, int, int]) -> None:
@@ -165,24 +177,41 @@ def _repeat(part: Tensor, out: Tensor, strides: tuple[int, int, int]) -> None:
 def convolved(conv: CausalConv3d, parts: Iterable[Placed]) -> Parts:
     """Convolve parts as if they were joined: borders repeat, and the frames that the next part needs are kept."""
     side, past, stride = conv.padding[0], conv.padding[4], conv.conv.stride[0]
-    before: Tensor | None = None
+    padded: Tensor | None = None
+    used = 0  # frames of `padded` that no later part needs
     for (batch, channels, frames, rows, columns), dtype, device, place in parts:
-        kept = past if before is None else before.shape[TIME]
-        size = (batch, channels, kept + frames, rows + 2 * side, columns + 2 * side)
-        padded = torch.empty(size, dtype=dtype, device=device, memory_format=torch.channels_last_3d)
+        kept = past if padded is None else padded.shape[TIME] - used
+        size = torch.Size((batch, channels, kept + frames, rows + 2 * side, columns + 2 * side))
+        first = padded is None
+        padded = _moved_on(padded, used, size, dtype, device)
         fresh = padded[:, :, kept:]
         place(fresh[..., side : side + rows, side : side + columns])
         del place
         _repeat_border(fresh, side)
-        if kept:
-            padded[:, :, :kept] = fresh[:, :, :1] if before is None else before
+        if first and past:
+            padded[:, :, :past] = fresh[:, :, :1]
+        del fresh
         made = (kept + frames - past - 1) // stride + 1
-        before = padded[:, :, made * stride :].clone(memory_format=torch.preserve_format)
-        if made:
-            out = conv.conv(padded)
-            del padded, fresh
+        used = made * stride
+        out = conv.conv(padded) if made else None
+        if padded.shape[TIME] > 2 * (padded.shape[TIME] - used):  # of a large part, keep only what is needed
+            padded, used = padded[:, :, used:].clone(), 0
+        if out is not None:
             yield out
             del out
+
+
+def _moved_on(padded: Tensor | None, used: int, size: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a tensor of `size` that begins with what is left of `padded`: itself where the size is the same."""
+    left = None if padded is None else padded[:, :, used:]
+    if padded is None or padded.shape != size:
+        new = torch.empty(size, dtype=dtype, device=device, memory_format=torch.channels_last_3d)
+    else:
+        new = padded
+        left = left.clone() if left is not None and left.shape[TIME] > used else left  # else they would overlap
+    if left is not None:
+        new[:, :, : left.shape[TIME]] = left
+    return new
 
 
 def _repeat_border(x_BCTHW: Tensor, side: int) -> None:
