@@ -51,6 +51,7 @@ def test_a_killed_job_goes_on_where_it_stopped(tmp_path: Path) -> None:
     done = run(*command)
     assert done.returncode == 0, done.stderr
     assert f"{6 - len(left)} encoded  {len(left)} cached before" in done.stdout
+    assert "to train from it: --set dataset.cached_video=true\n" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in left} == left
     make_cache(other, 'buckets."32px".9=[1.0, 1]', text=False)
     assert same_entries(entries(one), entries(other))

@@ -4,6 +4,7 @@ A pass first looks at what complete shards hold, so that a job that was stopped,
 is missing.
 """
 
+import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -110,6 +111,9 @@ def only_job(cache: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OsoraError(f"{cache}: another `osora cache` writes to it. Wait for its end.") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # some network disks know no locks
+                raise
         yield
 
 
