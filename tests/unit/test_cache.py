@@ -1,7 +1,9 @@
 """Caches: a run with one is the run without, and what does not fit or is not intact is named instead of used."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -325,3 +327,19 @@ def test_plans_count_the_encoders_that_a_miss_needs(cached: Path) -> None:
     assert not recipe(cached, *USES).dataset.encodes_text
     assert recipe(cached, *USES, "dataset.on_cache_miss=encode").dataset.encodes_clips
     assert recipe(cached, *USES, "dataset.on_cache_miss=encode").dataset.encodes_text
+
+
+class StoppingConsole(Console):
+    """Ends the job by a signal with its first line of progress."""
+
+    def print(self, *objects: object, **options: object) -> None:
+        if str(objects[0]).startswith("latents of window 1/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_keeps_what_is_encoded(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+    code = run_cache(recipe(folder), latents=True, text=True, shard_mib=256, console=StoppingConsole())
+    assert code == 143
+    assert len({name.partition(".")[0] for name in entries(folder)}) == 2  # the batch that was in hand
+    assert "the cache is not complete" in refusal(folder, "dataset.cached_windows=1")
