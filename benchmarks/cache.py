@@ -2,9 +2,8 @@
 
 Makes clips, weights and encoders (random, in the shapes of the real ones), runs `osora cache`'s job, and takes the same
 batches in turn with and without it, the same denoiser and optimizer in both: a noisy machine slows both. On one CPU
-thread (OMP_NUM_THREADS=1) seconds are the processor's own. `small` is a
-denoiser of 100 million parameters beside the architectures of the HunyuanVideo autoencoder and of T5 at a quarter to an
-eighth of their widths.
+thread (OMP_NUM_THREADS=1) seconds are the processor's own. `small` is a denoiser of 100 million parameters beside the
+autoencoder of HunyuanVideo at a quarter of its widths and a T5 at an eighth of its width.
 
     python benchmarks/cache.py [--size tiny|small] [--steps 12] [--device cpu|cuda]
 """
