@@ -1,9 +1,9 @@
 """A training step from cached latents and text features against the step that encodes clips and captions itself.
 
 Makes clips, weights and encoders (random, in the shapes of the real ones), runs `osora cache`'s job, and takes the same
-batches in turn with and without it, the same denoiser and optimizer in both: a noisy machine slows both. `small` is a
-denoiser of 100 million parameters beside the architectures of the HunyuanVideo autoencoder and of T5 at a quarter to an
-eighth of their widths.
+batches in turn with and without it, the same denoiser and optimizer in both: a noisy machine slows both. On one CPU
+thread (OMP_NUM_THREADS=1) seconds are the processor's own. `small` is a denoiser of 100 million parameters beside the
+autoencoder of HunyuanVideo at a quarter of its widths and a T5 at an eighth of its width.
 
     python benchmarks/cache.py [--size tiny|small] [--steps 12] [--device cpu|cuda]
 """
@@ -135,7 +135,9 @@ class Side:
     def _now(self) -> float:
         if self.process.device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter()
+        # With one thread the processor's time is what a step costs, whoever else uses the machine.
+        alone = self.process.device.type == "cpu" and torch.get_num_threads() == 1
+        return time.process_time() if alone else time.perf_counter()
 
 
 def make_recipes(folder: Path, size: Size, device: str) -> tuple[TrainRecipe, TrainRecipe]:

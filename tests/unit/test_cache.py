@@ -1,7 +1,9 @@
 """Caches: a run with one is the run without, and what does not fit or is not intact is named instead of used."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from opensora_cli.data.cache.contents import SAMPLE, clip_content
+from opensora_cli.data.cache.job import only_job, run_cache
 from opensora_cli.data.cache.opening import open_caches
 from opensora_cli.data.cache.verifying import verify_cache
 from opensora_cli.data.cache.weight_files import WeightFiles
@@ -302,3 +305,42 @@ def test_fingerprints_of_weights_are_kept_while_the_file_stays(tmp_path: Path) -
     assert WeightFiles(memo).autoencoder(str(tmp_path / "other.safetensors")) == one
     with pytest.raises(OsoraError, match="no such file or folder"):
         WeightFiles(memo).autoencoder(str(weights))
+
+
+def test_one_job_at_a_time(cached: Path) -> None:
+    with (
+        only_job(cached / "meta.csv.cache"),
+        pytest.raises(OsoraError, match=r"meta\.csv\.cache: another `osora cache` writes to it"),
+    ):
+        make_cache(cached, TWO)
+    make_cache(cached, TWO)
+
+
+def test_random_weights_are_not_cached(cached: Path) -> None:
+    config = recipe(cached)
+    random = config.model_copy(update={"ae": config.ae.model_copy(update={"from_pretrained": None})})
+    with pytest.raises(OsoraError, match=r"ae\.from_pretrained is not set"):
+        run_cache(random, latents=True, text=False, shard_mib=1, console=Console(quiet=True))
+
+
+def test_plans_count_the_encoders_that_a_miss_needs(cached: Path) -> None:
+    assert not recipe(cached, *USES).dataset.encodes_clips
+    assert not recipe(cached, *USES).dataset.encodes_text
+    assert recipe(cached, *USES, "dataset.on_cache_miss=encode").dataset.encodes_clips
+    assert recipe(cached, *USES, "dataset.on_cache_miss=encode").dataset.encodes_text
+
+
+class StoppingConsole(Console):
+    """Ends the job by a signal with its first line of progress."""
+
+    def print(self, *objects: object, **options: object) -> None:
+        if str(objects[0]).startswith("latents of window 1/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_keeps_what_is_encoded(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+    code = run_cache(recipe(folder), latents=True, text=True, shard_mib=256, console=StoppingConsole())
+    assert code == 143
+    assert len({name.partition(".")[0] for name in entries(folder)}) == 2  # the batch that was in hand
+    assert "the cache is not complete" in refusal(folder, "dataset.cached_windows=1")

@@ -138,3 +138,30 @@ def test_repeats_of_a_given_image_are_dropped_without_causality() -> None:
     loop = condition.trim_repeats(video, "i2v_loop", time_stride=4, causal=False)
     assert loop.flatten().tolist() == [3, 4, 5, 6, 7, 8]
     assert torch.equal(condition.trim_repeats(video, "i2v_loop", time_stride=4, causal=True), video)
+
+
+@pytest.mark.parametrize(
+    ("weights", "latent_frames", "causal", "cuts"),
+    [
+        ({"t2v": 1.0, "i2v_head": 1.0}, 5, True, ((1, True),)),
+        ({"i2v_loop": 1.0}, 5, True, ((1, False), (1, True))),
+        ({"i2v_tail": 0.0, "v2v_head": 1.0}, 17, True, ((33, True),)),
+        ({"i2v_tail": 1.0, "v2v_head": 1.0, "v2v_tail_easy": 1.0}, 17, True, ((1, False), (33, True), (65, False))),
+        ({"i2v_tail": 1.0, "v2v_head": 1.0}, 8, True, ((1, False),)),
+        ({"i2v_tail": 1.0, "v2v_head": 1.0}, 17, False, ((1, False),)),
+        ({"i2v_tail": 1.0}, 1, True, ()),
+        ({}, 5, True, ()),
+    ],
+)
+def test_what_conditions_encode_apart(
+    weights: dict[str, float], latent_frames: int, causal: bool, cuts: tuple[tuple[int, bool], ...]
+) -> None:
+    assert condition.possible_cuts(weights, latent_frames, time_stride=4, causal=causal) == cuts
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_possible_cuts_are_those_that_training_encodes(causal: bool) -> None:
+    encoder, video = MeanEncoder(causal=causal), clips(len(EVERY), 69 if causal else 72)
+    condition.training_condition(video, EVERY, encoder, time_stride=4, causal=causal)
+    cuts = condition.possible_cuts(dict.fromkeys(EVERY, 1.0), 18, time_stride=4, causal=causal)
+    assert {shape[2] for shape in encoder.shapes[1:]} == {frames for frames, _ in cuts}

@@ -4,8 +4,9 @@ A clip's content is told by its size and three samples of its bytes, so that nam
 the whole file. Moved, copied and touched files keep their names; a replaced, re-encoded or truncated one gets another.
 """
 
+import json
 import stat
-import struct
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SAMPLE = 64 * 1024
 """Bytes read at the start, in the middle and at the end of a file; a file of up to three times that is read whole."""
 ID_BYTES = 16
+_NOT_OF_THE_FRAMES = ("row", "path", "text", "fps")
 
 
 def clip_content(path: str) -> bytes:
@@ -46,10 +48,14 @@ def clip_content(path: str) -> bytes:
 
 
 def latents_id(clip: "ClipRequest", shape: "Shape") -> bytes:
-    """Return the name of what a clip's window, cut to a bucket's size, is encoded to. Raises UnreadableClip."""
-    window = struct.pack("<6q", clip.total_frames, clip.interval, clip.start, shape.frames, shape.height, shape.width)
-    window += struct.pack("<3d", *clip.crop)
-    return blake2b(window, digest_size=ID_BYTES, key=clip_content(clip.path)).digest()
+    """Return the name of what a clip's window, cut to a bucket's size, is encoded to. Raises UnreadableClip.
+
+    Everything that a request says of the frames counts, by field, so that a new way to cut clips gives new names.
+    """
+    window = {name: value for name, value in asdict(clip).items() if name not in _NOT_OF_THE_FRAMES}
+    size = (shape.frames, shape.height, shape.width)
+    cut = json.dumps([window, size], sort_keys=True).encode()
+    return blake2b(cut, digest_size=ID_BYTES, key=clip_content(clip.path)).digest()
 
 
 def text_id(caption: str) -> bytes:

@@ -30,6 +30,8 @@ def encode_clips(
     The batch is filled up to the bucket's size with copies of the last clip: kernels may differ in the last bits
     between batch sizes, and training has full batches.
     """
+    if not decoded.videos:
+        return
     weight = next(autoencoder.parameters())
     missing = decoded.shape.batch_size - len(decoded.videos)
     video_BCTHW = torch.stack([*decoded.videos, *decoded.videos[-1:] * missing]).to(weight)

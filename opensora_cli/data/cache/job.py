@@ -4,6 +4,7 @@ A pass first looks at what complete shards hold, so that a job that was stopped,
 is missing.
 """
 
+import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from opensora_cli.data.buckets import Buckets
 from opensora_cli.data.cache.contents import text_id
-from opensora_cli.data.cache.decoding import Decoder, plan_window
+from opensora_cli.data.cache.decoding import Decoded, Decoder, plan_window
 from opensora_cli.data.cache.encoding import STORED, encode_captions, encode_clips
 from opensora_cli.data.cache.index import Collected, collect, write_index
 from opensora_cli.data.cache.keys import (
@@ -112,6 +113,9 @@ def only_job(cache: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OsoraError(f"{cache}: another `osora cache` writes to it. Wait for its end.") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # some network disks know no locks
+                raise
         yield
 
 
@@ -161,13 +165,9 @@ def _cache_latents(job: CacheJob, key: CacheKey, folder: Path) -> bool:
         fresh = cached = bad = 0
         with job.progress(f"latents of window {window + 1}/{recipe.dataset.cached_windows}", len(share)) as display:
             for decoded in decoder.window(share, window):
-                if decoded.videos:
-                    for name, parts in encode_clips(autoencoder, decoded, cuts, stored):
-                        writer.add(name, parts)
-                for row, path, reason in decoded.bad:
-                    display.note(f"row {row} cannot be read: {path}: {reason}")
-                for name, reason in decoded.undecodable.items():
-                    writer.add_unreadable(name, reason)
+                for name, parts in encode_clips(autoencoder, decoded, cuts, stored):
+                    writer.add(name, parts)
+                _note_bad(decoded, writer, display)
                 fresh, cached, bad = fresh + len(decoded.names), cached + decoded.cached, bad + len(decoded.bad)
                 display.advance(f"{fresh} encoded  {cached} cached before  {bad} unreadable")
                 if job.interrupt.signal is not None:
@@ -177,6 +177,13 @@ def _cache_latents(job: CacheJob, key: CacheKey, folder: Path) -> bool:
             return False
     facts = latents_pass(recipe, job.manifest.fingerprint, job.buckets.compression)
     return _finish(job, key, folder, facts, recipe.dataset.cached_windows)
+
+
+def _note_bad(decoded: Decoded, writer: ShardWriter, display: JobProgress) -> None:
+    for row, path, reason in decoded.bad:
+        display.note(f"row {row} cannot be read: {path}: {reason}")
+    for name, reason in decoded.undecodable.items():
+        writer.add_unreadable(name, reason)
 
 
 def _cache_text(job: CacheJob, key: CacheKey, folder: Path) -> bool:
