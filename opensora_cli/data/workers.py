@@ -1,5 +1,6 @@
 """The decoding processes: how they start and end, and how what goes wrong in them reaches the main process."""
 
+import ctypes
 import os
 import signal
 import threading
@@ -42,6 +43,10 @@ def start_worker(worker: int) -> None:
     threading.Thread(target=_end_with_main, daemon=True).start()
 
 
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""glibc's function that returns freed memory to the system; other C libraries do so on their own, or not at all."""
+
+
 class Watch:
     """A time limit for waits: the processes started in one are ended when a later one takes too long.
 
@@ -80,6 +85,8 @@ def into_shared_memory(batch: Any) -> Any:
     worker = get_worker_info()
     if worker is None or isinstance(batch, LostBatch):
         return batch
+    if _trim is not None:
+        _trim(0)  # pictures of many sizes leave holes in the heap: without this a worker grew by a quarter in 5,000 clips
     try:
         for tensor in tensors_of(batch).values():
             tensor.share_memory_()  # type: ignore[no-untyped-call]
