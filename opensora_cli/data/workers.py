@@ -1,5 +1,6 @@
 """The decoding processes: how they start and end, and how what goes wrong in them reaches the main process."""
 
+import ctypes
 import os
 import signal
 import threading
@@ -40,6 +41,10 @@ def start_worker(worker: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_main, daemon=True).start()
+
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""glibc's function that returns freed memory to the system; other C libraries do so on their own, or not at all."""
 
 
 def worker_options(config: DatasetConfig) -> dict[str, Any]:
@@ -102,6 +107,9 @@ def into_shared_memory(made: Any) -> Any:
     if worker is None or isinstance(made, LostBatch):
         return made
     tensors = cast("Shareable", made).tensors()
+    if _trim is not None:
+        # Pictures of many sizes leave holes in the heap: without this a worker grew by a quarter in 5,000 clips.
+        _trim(0)
     try:
         for tensor in tensors:
             tensor.share_memory_()  # type: ignore[no-untyped-call]
