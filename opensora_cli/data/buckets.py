@@ -72,14 +72,9 @@ class Level:
         return ENOUGH_PIXELS * self.pixels
 
     @cached_property
-    def longest(self) -> Ints:
-        """For every number of frames up to the longest length, the place of the longest one that fits; else their number.
-
-        Length 1 is for pictures alone, and they are not looked up here.
-        """
-        moving = [length for length in self.lengths if length > 1]
-        places = len(moving) - np.searchsorted(moving[::-1], np.arange(self.lengths[0] + 1), side="right")
-        return np.where(places < len(moving), places, len(self.lengths)).astype(np.int64)
+    def moving(self) -> Ints:
+        """The lengths of clips, shortest first; length 1 is for pictures alone."""
+        return np.array([length for length in self.lengths[::-1] if length > 1], dtype=np.int64)
 
     @cached_property
     def certain(self) -> Ints:
@@ -115,7 +110,9 @@ class Level:
         return picked
 
     def _longest_of(self, used: Ints) -> Ints:
-        return self.longest[np.minimum(used, self.lengths[0])]
+        """Return for each clip the place of the longest length that fits, their number where none does."""
+        places = len(self.moving) - np.searchsorted(self.moving, used, side="right")
+        return np.where(places < len(self.moving), places, len(self.lengths))
 
 
 class NearestRatio:
