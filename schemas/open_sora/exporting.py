@@ -93,11 +93,13 @@ class _Exporter:
     def _parallel(self, table: str, suffix: str) -> None:
         values = self.tree[table]
         self.said |= {f"{table}.{name}" for name in values}
+        always = not isinstance(self.recipe, SampleRecipe)
+        reasons: dict[str, str] = {}
         try:
-            plugin, config = plugin_of(values, always=not isinstance(self.recipe, SampleRecipe))
+            plugin, config = plugin_of(values, always=always)
         except NoCounterpartError as reason:
-            self.lost[f"{table}.plugin"] = str(reason)
-            return
+            reasons["plugin"] = str(reason)
+            plugin, config = plugin_of(values | {"plugin": "none"}, always=always)
         if plugin is not None:
             self._put(f"plugin{suffix}", plugin)
             self._put(f"plugin_config{suffix}", config)
@@ -107,7 +109,8 @@ class _Exporter:
             if values["plugin"] == "none"
             else f"the plugin {plugin} does not take it"
         )
-        self.lost |= {f"{table}.{name}": told for name in values if name != "engine" and values[name] != back[name]}
+        changed = [name for name in values if name != "engine" and values[name] != back[name]]
+        self.lost |= {f"{table}.{name}": reasons.get(name, told) for name in changed}
 
     def _conditions(self, recipe: TrainRecipe) -> None:
         """Write the weights that count, where the model takes frames; whole ones as whole numbers."""
