@@ -58,11 +58,19 @@ class _Exporter:
             self._write(pair)
         for key, (value, _) in constants(kind, family, tables, AUTOENCODER_TABLE[kind]).items():
             self._put(key, value)
-        for key, (value, _) in derived(self.recipe).items():
+        for key, (value, _) in derived(self._as_told()).items():
             self._put(key, value)
         self._special(tables)
         self.lost |= dict.fromkeys(self._unsaid(), "Open-Sora has no such key")
         return Export(self.config, self.lost)
+
+    def _as_told(self) -> AnyRecipe:
+        """Return the recipe as its config tells it: Open-Sora knows a single DC-AE, and sizes follow from that one."""
+        if "ae.model_name" not in self.lost:
+            return self.recipe
+        ae: Any = self.recipe.ae
+        usual = ae.model_copy(update={"model_name": type(ae).model_fields["model_name"].default})
+        return self.recipe.model_copy(update={"ae": usual})
 
     def _write(self, pair: Pair) -> None:
         self.said.add(pair.ours)
@@ -94,11 +102,12 @@ class _Exporter:
         values = self.tree[table]
         self.said |= {f"{table}.{name}" for name in values}
         always = not isinstance(self.recipe, SampleRecipe)
+        reasons: dict[str, str] = {}
         try:
             plugin, config = plugin_of(values, always=always)
         except NoCounterpartError as reason:
-            self.lost[f"{table}.plugin"] = str(reason)
-            plugin, config = plugin_of({**values, "plugin": "none"}, always=always)
+            reasons["plugin"] = str(reason)
+            plugin, config = plugin_of(values | {"plugin": "none"}, always=always)
         if plugin is not None:
             self._put(f"plugin{suffix}", plugin)
             self._put(f"plugin_config{suffix}", config)
@@ -108,8 +117,8 @@ class _Exporter:
             if values["plugin"] == "none"
             else f"the plugin {plugin} does not take it"
         )
-        changed = {f"{table}.{name}": told for name in values if name != "engine" and values[name] != back[name]}
-        self.lost = changed | self.lost
+        changed = [name for name in values if name != "engine" and values[name] != back[name]]
+        self.lost |= {f"{table}.{name}": reasons.get(name, told) for name in changed}
 
     def _conditions(self, recipe: TrainRecipe) -> None:
         """Write the weights that count, where the model takes frames; whole ones as whole numbers."""

@@ -193,10 +193,10 @@ def test_misses_are_encoded_where_the_recipe_says_so(copy: Path) -> None:
     for number, batch in enumerate(loader.epoch(0)):
         assert (batch.latents is None) == (0 in batch.rows)
         assert (batch.features is None) == (1 in batch.rows)
-        loss, metrics = objective.loss(batch, Draws(0, number, 0, 0))
-        assert loss.isfinite()
-        assert metrics["latents_cached"] == float(0 not in batch.rows)
-        assert metrics["text_cached"] == float(1 not in batch.rows)
+        (loss,) = objective.losses(batch, Draws(0, number, 0, 0))
+        assert loss.value.isfinite()
+        assert loss.metrics["latents_cached"] == float(0 not in batch.rows)
+        assert loss.metrics["text_cached"] == float(1 not in batch.rows)
 
 
 def test_a_replaced_clip_is_an_error_otherwise(copy: Path) -> None:

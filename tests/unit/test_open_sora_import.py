@@ -69,7 +69,8 @@ def leaves(table: BaseModel, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 def values_of(field: FieldInfo) -> st.SearchStrategy[Any] | None:
     """Return values that a field takes; None for lists, which stay as they are."""
-    annotation = choices(field.annotation)[0]
+    kinds = choices(field.annotation)  # a number or a word: the word, since the number's limits stand elsewhere
+    annotation = next((kind for kind in kinds if get_origin(kind) is Literal), kinds[0])
     low = max((m.ge for m in field.metadata if isinstance(m, Ge)), default=-1000)
     low = max([low, *(m.gt for m in field.metadata if isinstance(m, Gt))])
     high = min(
