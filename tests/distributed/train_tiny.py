@@ -12,12 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from opensora_cli.data.position import History
 from opensora_cli.distributed.launch import end_with_launcher
 from opensora_cli.distributed.layout import lay_out
 from opensora_cli.distributed.process import Process, leave, start_process
 from opensora_cli.training.checkpoint import Checkpoints
 from opensora_cli.training.draws import Draws, keyed_generator, seeded_init
 from opensora_cli.training.metrics import Metrics
+from opensora_cli.training.objective import Adversary, Loss
 from opensora_cli.training.run_folder import RunFolder
 from opensora_cli.training.trainer import Trainer
 from opensora_models.build import build_denoiser
@@ -34,13 +36,14 @@ FRAMES, SIDE, TEXT = 3, 10, 23  # 75 + 23 tokens: neither is a multiple of 2 or 
 
 
 class Clips:
-    """Batch n of the job goes to data-parallel rank n modulo their number."""
+    """Batch n of what is left of the epoch goes to data-parallel rank n modulo their number."""
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[FakeBatch]:
-        for number in range(start * self.size + self.rank, 1000, self.size):
+    def epoch(self, epoch: int, start: int = 0, before: History = ()) -> Iterator[FakeBatch]:
+        done = sum(ranks * steps for ranks, steps in before)
+        for number in range(done + start * self.size + self.rank, 1000, self.size):
             yield FakeBatch(torch.empty(0), rows=[2 * number, 2 * number + 1])
 
 
@@ -55,7 +58,9 @@ class TinyDenoiser:
         if recipe.memory.grad_checkpoint:
             self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
 
-    def loss(self, batch: FakeBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+    adversary: Adversary | None = None
+
+    def losses(self, batch: FakeBatch, draws: Draws) -> Iterator[Loss]:
         config, size = self.config, len(batch.rows)
         tokens = FRAMES * (SIDE // 2) ** 2
         noise = keyed_generator("inputs", *batch.rows)
@@ -73,7 +78,7 @@ class TinyDenoiser:
             y_vec_BD=normal(size, config.vec_in_dim),
             cond_BND=normal(size, tokens, config.in_channels + 4),
         )
-        return (velocity_BND - img_BND.roll(1, 1)).square().mean(), {}
+        yield Loss((velocity_BND - img_BND.roll(1, 1)).square().mean())
 
 
 def recipe_of(mode: Mode, every: int) -> TrainRecipe:
