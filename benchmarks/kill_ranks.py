@@ -1,10 +1,11 @@
 """Proof: a job of two processes, one of them killed at a random moment, stops soon and resumes to the uninterrupted result.
 
-    python benchmarks/kill_ranks.py [SEEDS]
+    python -m benchmarks.kill_ranks [SEEDS]
 
 Prints a line for each seed; exit code 1 when a job took more than 30 s to stop or a resumed run differs in any bit.
 """
 
+import argparse
 import os
 import random
 import signal
@@ -36,7 +37,9 @@ def kill_once(seed: int, out: Path) -> tuple[int, int, float]:
 
 
 def main() -> int:
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seeds", nargs="?", type=int, default=20)
+    seeds = parser.parse_args().seeds
     failed, slowest = 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "whole")

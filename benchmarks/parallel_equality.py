@@ -1,5 +1,9 @@
-"""Proof: every parallel mode trains what one process trains. Prints the greatest differences after ten updates in fp32."""
+"""Proof: every parallel mode trains what one process trains. Prints the greatest differences after ten updates in fp32.
 
+python -m benchmarks.parallel_equality [MODE ...]
+"""
+
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +15,9 @@ TOLERANCE = 1e-5
 
 
 def main() -> int:
-    names = sys.argv[1:] or list(MODES)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", nargs="*", help=f"all of them if left out: {', '.join(MODES)}")
+    names = parser.parse_args().mode or list(MODES)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
