@@ -47,7 +47,8 @@ class JobProgress:
         self._done += steps
         self._bar.update(self._task, completed=self._done, facts=facts)
         now = time.monotonic()
-        if not self.console.is_terminal and (now - self._last_line >= _LINE_SECONDS or self._done == self._total):
+        ended = steps > 0 and self._done == self._total
+        if not self.console.is_terminal and (now - self._last_line >= _LINE_SECONDS or ended):
             self._last_line = now
             total = f"/{self._total}" if self._total is not None else ""
             self.note(f"{self._title} {self._done}{total}" + (f"  {facts}" if facts else ""))
