@@ -91,7 +91,8 @@ def _reconstruct_all(
                 if row in measured or len(measured) == wanted:  # a clip may also stand in for a bad one
                     continue
                 pair = side_by_side(video_BCTHW[place], reconstruction_BCTHW[place])
-                write_sample(folder / f"clip-{row:06d}", pair, recipe.reconstruction.fps_save)
+                suffix = ".mp4" if pair.shape[1] > 1 else ".png"
+                write_sample(folder / f"clip-{row:06d}{suffix}", pair, recipe.reconstruction.fps_save)
                 frames, height, width = video_BCTHW.shape[2:]
                 measured[row] = Measured(row, loader.manifest.path(row), (frames, height, width), quality)
                 progress.advance(f"PSNR {quality.psnr_db:.2f} dB")
