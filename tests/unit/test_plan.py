@@ -23,6 +23,12 @@ BUCKETS = 'buckets={ "256px" = { 1 = [1.0, 3], 17 = [0.5, 2], 33 = [[0.9, 0.1], 
 SHARING = ["parallel.plugin=hybrid", "memory.grad_checkpoint=true", "memory.grad_ckpt_settings=[100, 100]"]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work where no demo was run: plans of the tiny recipes would count its clips."""
+    monkeypatch.chdir(tmp_path)
+
+
 def planned(name: str, *sets: str, target: Target | None = None, data: Path | None = None) -> Plan:
     return make_plan(resolve(name, sets=sets).recipe, target or Target(1, "h200", memory_of("h200")), data)
 
