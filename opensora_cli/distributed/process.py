@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -97,8 +97,14 @@ def start_process(device: str, config: ParallelConfig) -> Process:
         chosen = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(chosen)
     _join(place, chosen, config.hang_seconds)
-    together = config.tp_size * config.sp_size * config.pp_size
-    return Process(place.rank, place.world_size, chosen, together)
+    return spread(Process(place.rank, place.world_size, chosen), config)
+
+
+def spread(process: Process, config: ParallelConfig) -> Process:
+    """Return the process as a recipe's mesh sees it. Raises OsoraError when that does not suit the number of processes."""
+    if problem := world_size_problem(config, process.world_size):
+        raise OsoraError(problem)
+    return replace(process, together=config.tp_size * config.sp_size * config.pp_size)
 
 
 def _join(place: Place, device: torch.device, hang_seconds: float) -> None:
