@@ -15,7 +15,6 @@ UNREAD: Mapping[str, str] = {
     "optim.cls": "Training at scale",
     "optim.initial_lr": "Training at scale",
     "parallel.static_graph": "Training at scale",
-    "parallel_ae": "Sampling, complete",
     "sampling.fp8_weights": "Sampling, complete",
     "sampling.offload": "Sampling, complete",
     "t2i2v": "Sampling, complete",
