@@ -10,6 +10,7 @@ from opensora_cli.frozen import frozen_autoencoder
 from opensora_cli.sampling.generate import Generator
 from opensora_cli.training.draws import seeded_init
 from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.compiled import compile_blocks
 from opensora_models.weights import load_weights
 from schemas.autoencoder import AutoencoderConfig
 from schemas.recipes import SampleRecipe
@@ -40,6 +41,8 @@ def load_models(
     """
     autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=recipe.sampling.seed, dtype=dtype, device=device)
     denoiser = _load_denoiser(recipe, weights["model"], dtype, device).to(dtype).eval().requires_grad_(False)
+    if recipe.sampling.compile:
+        compile_blocks(denoiser, any_size=False)
     return Generator(denoiser, autoencoder, recipe.model)
 
 

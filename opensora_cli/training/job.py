@@ -25,6 +25,7 @@ from opensora_cli.training.trainer import Trainer
 from opensora_cli.training.vae_objective import VaeObjective
 from opensora_cli.training.validation import Validation, build_validation
 from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.compiled import compile_blocks
 from opensora_models.discriminator.model import PatchDiscriminator3D
 from schemas.errors import OsoraError
 from schemas.recipes import TrainRecipe, VaeTrainRecipe
@@ -91,6 +92,8 @@ def train_in(
 ) -> int:
     """Train in a run folder, from its newest checkpoint if it has one; return the exit code."""
     layout = lay_out(objective.module, recipe.parallel, process)
+    if recipe.memory.compile:
+        compile_blocks(objective.module, any_size=True)
     checkpoints = Checkpoints(folder.checkpoints, recipe.checkpoint, DTYPES[recipe.dtype], process, layout)
     done = checkpoints.latest()
     start = int(done.name.removeprefix("step-")) if done else 0

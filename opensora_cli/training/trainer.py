@@ -22,6 +22,7 @@ from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
 from opensora_cli.training.optim import Optimizer
 from opensora_cli.training.validation import Validation
+from opensora_models.compiled import compile_seconds
 from schemas.errors import OsoraError
 from schemas.recipes import RunRecipe
 
@@ -72,6 +73,7 @@ class Trainer:
         self._saved_update = 0
         self._clips_read = 0
         self._clips_bad = 0
+        self._compiled_seconds = 0.0
 
     def fit(self) -> int:
         """Train to the end, or until a signal asks to stop; return the exit code (0, 130 or 143)."""
@@ -189,11 +191,19 @@ class Trainer:
                 **values,
                 "step_seconds": seconds,
                 "data_seconds": data_seconds,
+                **self._compiling(),
                 "samples": samples,
                 "samples_per_second": samples / seconds,
                 "memory_gib": peak_memory_gib(self.process.device),
             }
         )
+
+    def _compiling(self) -> dict[str, float]:
+        """Return how much of the update was spent on compiling, which is over after the first few."""
+        if not self.recipe.memory.compile:
+            return {}
+        before, self._compiled_seconds = self._compiled_seconds, compile_seconds()
+        return {"compile_seconds": self._compiled_seconds - before}
 
     def _parts(self) -> dict[str, Trained]:
         """Return what has an optimizer, by the prefix of its metrics."""

@@ -53,6 +53,13 @@ CASES = [
         ["max_steps=10", "optim.warmup_steps=11", "checkpoint.every=5"],
         "optim.warmup_steps = 11 is more than max_steps = 10.",
     ),
+    ("OSR520", "tiny/vae", ["memory.compile=true"], "an autoencoder has no blocks"),
+    (
+        "OSR520",
+        "sample/256px",
+        ["sampling.compile=true", "parallel.plugin=hybrid", "parallel.sp_size=2"],
+        "with parallel.sp_size = 2",
+    ),
     ("OSR402", "stage1", ["optim.schedule=cosine"], "runs down to 0 at max_steps, which is not set."),
 ]
 
