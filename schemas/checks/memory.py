@@ -1,4 +1,4 @@
-"""OSR42x: what training does to save memory must go together."""
+"""OSR46x: what training does to save memory must go together."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ _HOW = ("grad_ckpt_every", "grad_ckpt_keep", "grad_ckpt_buffer_size")
 
 
 @rule(
-    "OSR420",
+    "OSR460",
     RunRecipe,
     severity="warning",
     reason="Without recomputing there is nothing to skip, to keep, or to move to host memory.",
@@ -40,7 +40,7 @@ def recomputing_is_on_where_its_keys_are(recipe: RunRecipe) -> Iterator[Finding]
 
 
 @rule(
-    "OSR421",
+    "OSR461",
     VaeTrainRecipe,
     reason="An autoencoder recomputes all of its stages; only a denoiser's blocks are alike, so that every n-th can be picked.",
     fix='Leave grad_ckpt_every out; grad_ckpt_keep = "products" recomputes less.',
