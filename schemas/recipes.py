@@ -12,11 +12,12 @@ from schemas.data import BucketTable, DatasetConfig
 from schemas.denoiser import DenoiserConfig
 from schemas.diffusion import DiffusionConfig
 from schemas.discriminator import DiscriminatorConfig
+from schemas.looks import DenoiserValidationConfig, TrainingSamplesConfig, ValidationConfig
 from schemas.lora import LoraConfig
 from schemas.memory import MemoryConfig
 from schemas.optim import OptimConfig
 from schemas.parallel import ParallelConfig, SamplingParallelConfig
-from schemas.reconstruction import ReconstructionConfig, ValidationConfig
+from schemas.reconstruction import ReconstructionConfig
 from schemas.sampling import SamplingConfig
 from schemas.t2i2v import T2I2VConfig
 from schemas.text import DropoutRatio, TextConfig
@@ -91,6 +92,13 @@ class TrainRecipe(RunRecipe):
         None,
         description="Train low-rank adapters and freeze the denoiser; unset trains all of it.",
         json_schema_extra=cost("breaks_resume", "changes_memory", "changes_numerics"),
+    )
+
+    validation: DenoiserValidationConfig = Field(
+        DenoiserValidationConfig.model_construct(), description="Held-out clips to look at while training."
+    )
+    samples: TrainingSamplesConfig = Field(
+        TrainingSamplesConfig.model_construct(), description="Prompts to sample while training."
     )
 
     @property

@@ -56,6 +56,14 @@ class Process:
         dist.all_reduce(total)
         return [int(count) for count in total]
 
+    def gathered(self, values: Tensor) -> list[Tensor]:
+        """Return equally shaped tensors, on the CPU, of the processes that see different data, in their order."""
+        if self.world_size == 1:
+            return [values]
+        parts = [torch.empty_like(values) for _ in range(self.world_size)]
+        dist.all_gather(parts, values)
+        return parts[:: self.together]
+
     def from_main(self, text: str | None) -> str | None:
         """Return the main process's text on every process."""
         if self.world_size == 1:
