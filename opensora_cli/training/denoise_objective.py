@@ -21,6 +21,7 @@ from opensora_models.build import Autoencoder, build_denoiser, build_text_encode
 from opensora_models.diffusion.condition import condition_of_latents, pick_conditions, training_condition
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
 from opensora_models.diffusion.rectified_flow import add_noise, draw_times, drop_text, flow_loss, velocity_target
+from opensora_models.layers.recompute import Recompute
 from opensora_models.weights import load_weights
 from schemas.recipes import TrainRecipe
 
@@ -58,8 +59,9 @@ class DenoiserObjective:
         if recipe.model.from_pretrained:
             load_weights(self.module, recipe.model.from_pretrained, allow_missing=recipe.model.allow_missing)
         self.module.float().train()
-        if recipe.memory.grad_checkpoint:
-            self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
+        memory = recipe.memory
+        if memory.grad_checkpoint:
+            self.module.set_grad_checkpointing(*memory.grad_ckpt_settings, memory.grad_ckpt_every, Recompute.of(memory))
         self.ae = self._frozen_autoencoder(device if recipe.dataset.encodes_clips else torch.device("meta"))
         self.text: TextEncoders | None = None
         if recipe.dataset.encodes_text:
