@@ -1,6 +1,18 @@
 """Rules between fields, each with a code: 1xx models, 2xx data, 3xx sampling, 4xx optimization, 5xx processes."""
 
-from schemas.checks import autoencoder, buckets, data, model, optim, parallel, sampling, text
+from schemas.checks import (
+    autoencoder,
+    buckets,
+    compiling,
+    data,
+    looks,
+    memory,
+    model,
+    optim,
+    parallel,
+    sampling,
+    text,
+)
 from schemas.checks.registry import RULES, Problem, Rule
 from schemas.recipes import AnyRecipe
 
@@ -10,7 +22,10 @@ __all__ = [
     "Rule",
     "autoencoder",
     "buckets",
+    "compiling",
     "data",
+    "looks",
+    "memory",
     "model",
     "optim",
     "parallel",
