@@ -9,7 +9,6 @@ from schemas.recipes import AnyRecipe
 
 UNREAD: Mapping[str, str] = {
     "logging.wandb_project": "Training at scale",
-    "lora": "Training at scale",
     "memory.grad_ckpt_buffer_size": "Training at scale",
     "memory.offload_optimizer": "Training at scale",
     "optim.cls": "Training at scale",

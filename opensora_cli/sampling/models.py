@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -9,8 +10,10 @@ from torch import nn
 from opensora_cli.frozen import frozen_autoencoder
 from opensora_cli.sampling.generate import Generator
 from opensora_cli.training.draws import seeded_init
+from opensora_models.adapter import add_to_weights, read_adapter
 from opensora_models.build import build_autoencoder, build_denoiser
-from opensora_models.weights import load_weights
+from opensora_models.mmdit.adapter_layout import adapter_as
+from opensora_models.weights import fit_weights, read_weights
 from schemas.autoencoder import AutoencoderConfig
 from schemas.recipes import SampleRecipe
 
@@ -31,19 +34,30 @@ def autoencoder_facts(config: AutoencoderConfig) -> AutoencoderFacts:
 
 
 def load_models(
-    recipe: SampleRecipe, weights: Mapping[str, str | None], dtype: torch.dtype, device: torch.device
+    recipe: SampleRecipe,
+    weights: Mapping[str, str | None],
+    adapters: Mapping[Path, float],
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Generator:
     """Build the autoencoder and the denoiser, load their weights and cast them.
 
     `weights` are the files of "model" and "ae"; a model without a file keeps random weights, drawn from the sampling seed.
+    `adapters` are added to the denoiser's, each as many times as its weight says.
     Raises OsoraError where weights do not fit.
     """
     autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=recipe.sampling.seed, dtype=dtype, device=device)
-    denoiser = _load_denoiser(recipe, weights["model"], dtype, device).to(dtype).eval().requires_grad_(False)
+    denoiser = _load_denoiser(recipe, weights["model"], adapters, dtype, device).to(dtype).eval().requires_grad_(False)
     return Generator(denoiser, autoencoder, recipe.model)
 
 
-def _load_denoiser(recipe: SampleRecipe, path: str | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def _load_denoiser(
+    recipe: SampleRecipe,
+    path: str | None,
+    adapters: Mapping[Path, float],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> nn.Module:
     denoiser: nn.Module
     if path is None:
         with seeded_init(recipe.sampling.seed), torch.device(device):
@@ -53,5 +67,8 @@ def _load_denoiser(recipe: SampleRecipe, path: str | None, dtype: torch.dtype, d
     with torch.device("meta"):
         denoiser = build_denoiser(recipe.model).to(dtype)
     denoiser = denoiser.to_empty(device=device)
-    load_weights(denoiser, path)
+    state = read_weights(path)
+    for adapter, weight in adapters.items():
+        add_to_weights(state, adapter_as(read_adapter(adapter), recipe.model), weight)
+    fit_weights(denoiser, state, path)
     return denoiser

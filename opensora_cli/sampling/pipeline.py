@@ -19,8 +19,9 @@ from opensora_cli.sampling.request import Request, Sample, plan_samples, with_se
 from opensora_cli.sampling.size import sample_size
 from opensora_cli.sampling.source import find_source
 from opensora_cli.sampling.stages import Stages
-from opensora_cli.sampling.weights import find_weights
+from opensora_cli.sampling.weights import find_adapter, find_weights
 from opensora_cli.supported import check_supported
+from schemas.errors import OsoraError
 from schemas.recipes import SampleRecipe
 from schemas.resolve import Resolved, resolve
 from schemas.sampling import SamplingConfig
@@ -45,10 +46,14 @@ class Pipeline:
         self.resolved = resolved
         self.recipe = recipe
         self.device = pick_device(recipe.device)
+        self.adapters = {find_adapter(source, ema=ema): weight for source, weight in recipe.adapters.items()}
         self.weights: dict[str, str | None] = {
-            "model": _weights(recipe.model.from_pretrained, "model.from_pretrained", ema),
+            "model": _weights(recipe.model.from_pretrained, "model.from_pretrained", ema and not self.adapters),
             "ae": _weights(recipe.ae.from_pretrained, "ae.from_pretrained", False),
+            **{f"adapter {path}": f"{weight:g}" for path, weight in self.adapters.items()},
         }
+        if self.adapters and self.weights["model"] is None:
+            raise OsoraError("adapters: model.from_pretrained is not set. Name the weights that they were trained on.")
         self.console = console or Console(quiet=True)
         self._facts = autoencoder_facts(recipe.ae)
         self._stages = Stages(self.device)
@@ -176,7 +181,9 @@ class Pipeline:
     def _load(self) -> Generator:
         if self._models is None:
             with self._stages.stage("load"):
-                self._models = load_models(self.recipe, self.weights, DTYPES[self.recipe.dtype], self.device)
+                self._models = load_models(
+                    self.recipe, self.weights, self.adapters, DTYPES[self.recipe.dtype], self.device
+                )
         return self._models
 
 
