@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from opensora_cli.distributed.team import Team
 from opensora_cli.frozen import frozen_autoencoder
-from opensora_cli.sampling.generate import Generator
+from opensora_cli.sampling.generate import ALONE, Generator
 from opensora_cli.training.draws import seeded_init
 from opensora_models.adapter import add_to_weights, read_adapter
 from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.compiled import compile_blocks
 from opensora_models.mmdit.adapter_layout import adapter_as
 from opensora_models.weights import fit_weights, read_weights
 from schemas.autoencoder import AutoencoderConfig
@@ -39,15 +41,19 @@ def load_models(
     adapters: Mapping[Path, float],
     dtype: torch.dtype,
     device: torch.device,
+    team: Team = ALONE,
 ) -> Generator:
     """Build the autoencoder and the denoiser, load their weights and cast them.
 
     `weights` are the files of "model" and "ae"; a model without a file keeps random weights, drawn from the sampling seed.
-    `adapters` are added to the denoiser's, each as many times as its weight says.
-    Raises OsoraError where weights do not fit.
+    `adapters` are added to the denoiser's, each as many times as its weight says. The denoiser is shared out over the
+    `team`, as the recipe says. Raises OsoraError where weights do not fit.
     """
     autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=recipe.sampling.seed, dtype=dtype, device=device)
     denoiser = _load_denoiser(recipe, weights["model"], adapters, dtype, device).to(dtype).eval().requires_grad_(False)
+    team.spread(denoiser)
+    if recipe.sampling.compile:
+        compile_blocks(denoiser, any_size=False)
     return Generator(denoiser, autoencoder, recipe.model)
 
 

@@ -1,6 +1,19 @@
 """Rules between fields, each with a code: 1xx models, 2xx data, 3xx sampling, 4xx optimization, 5xx processes."""
 
-from schemas.checks import autoencoder, buckets, data, lora, model, optim, parallel, sampling, text
+from schemas.checks import (
+    autoencoder,
+    buckets,
+    compiling,
+    data,
+    looks,
+    lora,
+    memory,
+    model,
+    optim,
+    parallel,
+    sampling,
+    text,
+)
 from schemas.checks.registry import RULES, Problem, Rule
 from schemas.recipes import AnyRecipe
 
@@ -10,8 +23,11 @@ __all__ = [
     "Rule",
     "autoencoder",
     "buckets",
+    "compiling",
     "data",
+    "looks",
     "lora",
+    "memory",
     "model",
     "optim",
     "parallel",

@@ -1,4 +1,4 @@
-"""OSR406, OSR42x: what adapters need of the rest of the recipe."""
+"""OSR406, OSR48x: what adapters need of the rest of the recipe."""
 
 from collections.abc import Iterator
 
@@ -41,7 +41,7 @@ def adapters_stay_whole(recipe: TrainRecipe) -> Iterator[Finding]:
 
 
 @rule(
-    "OSR420",
+    "OSR480",
     TrainRecipe,
     reason="Adapters freeze all other weights: parts that the file lacks would stay as they were drawn.",
     fix="Train these parts first without [lora], or start from weights that have them.",
@@ -74,7 +74,7 @@ def adapters_need_all_weights(recipe: TrainRecipe) -> Iterator[Finding]:
 
 
 @rule(
-    "OSR421",
+    "OSR481",
     TrainRecipe,
     severity="warning",
     reason="Adapters change a trained model a little; around random weights they learn nothing, and cannot be used elsewhere.",
