@@ -1,11 +1,12 @@
 """Refusing what this version would ignore: a job never runs on with a setting that nothing reads."""
 
+from opensora_cli.extras import require_colossalai
 from schemas.checks.parallel import SIZES, tables
 from schemas.errors import OsoraError
 from schemas.readers import unread_settings
 from schemas.recipes import AnyRecipe, RunRecipe, SampleRecipe
 
-_HARMLESS = ("parallel.static_graph", "parallel_ae", "text.t5.shardformer", "text.clip.shardformer")
+_HARMLESS = ("parallel_ae",)
 """How work is shared out, and not what it is: without these keys, models that are whole give the same numbers."""
 
 
@@ -13,6 +14,8 @@ def check_supported(recipe: AnyRecipe) -> None:
     """Raise OsoraError if the recipe spreads a model in a way, or changes a key, that no code of this version reads."""
     if isinstance(recipe, RunRecipe | SampleRecipe):
         _check_spread(recipe)
+        if recipe.parallel.engine == "colossalai":
+            require_colossalai()
     settings = unread_settings(recipe)
     ignored = [key for key in settings if not any(key == name or key.startswith(f"{name}.") for name in _HARMLESS)]
     if ignored:
@@ -34,9 +37,3 @@ def _check_spread(recipe: RunRecipe | SampleRecipe) -> None:
         )
         fix = " ".join(f"--set {key}=1" for key in spread)
         raise OsoraError(f"{' and '.join(spread)}: in this version of osora {why}. To run without: {fix}")
-    for table, config in tables(recipe):
-        if config.engine != "torch":
-            raise OsoraError(
-                f'{table}.engine = "{config.engine}": this version of osora runs on PyTorch\'s own engine alone. '
-                f"Use --set {table}.engine=torch."
-            )

@@ -14,13 +14,13 @@ from opensora_cli.data.position import Position
 from opensora_cli.distributed.layout import Layout
 from opensora_cli.distributed.process import DTYPES, Process
 from opensora_cli.distributed.watchdog import Watchdog
+from opensora_cli.training.boosted import make_optimizer
 from opensora_cli.training.checkpoint import Checkpoints, Progress, Trained, TrainState
 from opensora_cli.training.draws import Draws
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.interrupt import STOP_SIGNALS, Interrupt
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
-from opensora_cli.training.optim import Optimizer
 from opensora_cli.training.validation import Validation
 from schemas.errors import OsoraError
 from schemas.recipes import RunRecipe
@@ -62,12 +62,13 @@ class Trainer:
         self.layout = layout or Layout()
         self.state = TrainState(
             module=objective.module,
-            optimizer=Optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout),
+            optimizer=make_optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout),
             ema=Ema(objective.module, recipe.optim.ema_decay) if recipe.optim.ema_decay is not None else None,
         )
         if (adversary := objective.adversary) is not None:
-            optimizer = Optimizer(adversary.module, adversary.optim, recipe.max_steps, self.layout)
+            optimizer = make_optimizer(adversary.module, adversary.optim, recipe.max_steps, self.layout)
             self.state.adversary = Trained(adversary.module, optimizer)
+        objective.module = self.layout.forward_module(objective.module)
         self.progress = Progress()
         self._saved_update = 0
         self._clips_read = 0
@@ -168,6 +169,7 @@ class Trainer:
         update = self.progress.update
         values |= {f"{name}lr": part.optimizer.step(update) for name, part in trained.items()}
         if self.state.ema is not None and "" in trained:
+            self.layout.settle()
             self.state.ema.update(self.state.module)
         last = micro_batches[-1]
         self.progress = replace(self.progress, update=update + 1, position=last.end)
@@ -215,7 +217,7 @@ class Trainer:
                 if loss is None:
                     break
                 if loss.value.requires_grad:
-                    torch.autograd.backward(loss.value * share)
+                    self.layout.backward(loss.value * share)
                 name = f"{_ADVERSARY}loss" if loss.of_adversary else "loss"
                 for key, value in {name: loss.value, **loss.metrics}.items():
                     means[key] = means.get(key, torch.zeros((), device=device)) + value.detach().float() * share

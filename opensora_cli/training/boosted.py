@@ -1,0 +1,82 @@
+"""The optimizer of ColossalAI's engine: HybridAdam where its kernels load, PyTorch's AdamW elsewhere."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from opensora_cli.distributed.colossal import Boosted
+from opensora_cli.distributed.layout import Layout
+from opensora_cli.training.optim import Optimizer
+from schemas.optim import OptimConfig
+
+
+class BoostedOptimizer(Optimizer):
+    """AdamW behind the interface of `Optimizer`, which a plugin of ColossalAI's steps, on whole weights or on shares."""
+
+    layout: Boosted
+
+    def __init__(self, module: nn.Module, config: OptimConfig, max_steps: int | None, layout: Boosted) -> None:
+        super().__init__(module, config, max_steps, layout)
+        self.adamw = hybrid_adam(self.params, config) or self.adamw
+        self._counts_in_python = not isinstance(self.adamw, torch.optim.AdamW)
+        self._plugin = layout.boost(module, self.adamw)
+
+    def has_gradients(self) -> bool:
+        """Whether a loss has reached the parameters since the last update."""
+        return bool(self.layout.gradients(self.params))
+
+    def clip(self) -> Tensor:
+        """Clip the averaged gradients to `grad_clip` (0: do not) and return their norm before it, a scalar on the device."""
+        gradients = self.layout.gradients(self.params)
+        norm = self.layout.norm(gradients)
+        if self.config.grad_clip:
+            torch._foreach_mul_(list(gradients.values()), (self.config.grad_clip / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    def _apply(self) -> None:
+        """Let the plugin step, and forget the gradients; HybridAdam counts its steps in Python, checkpoints in tensors."""
+        states = self.adamw.state.values() if self._counts_in_python else ()
+        for state in states:
+            state["step"] = int(state["step"])
+        self._plugin.step()
+        self._plugin.zero_grad()
+        for state in states:
+            state["step"] = torch.tensor(float(state["step"]))
+
+    def _state(self) -> Iterator[tuple[str, str, Tensor]]:
+        on_device = self.adamw.defaults.get("fused", False)
+        for name, p in self.params.items():
+            updated = self.layout.updated(p)
+            state = self.adamw.state[updated]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=updated.device if on_device else "cpu")
+                state["exp_avg"] = torch.zeros_like(updated)
+                state["exp_avg_sq"] = torch.zeros_like(updated)
+            for moment in ("step", "exp_avg", "exp_avg_sq"):
+                yield name, moment, state[moment]
+
+
+def make_optimizer(module: nn.Module, config: OptimConfig, max_steps: int | None, layout: Layout) -> Optimizer:
+    """Return the optimizer of a module, as the engine that laid it out has it."""
+    if isinstance(layout, Boosted):
+        return BoostedOptimizer(module, config, max_steps, layout)
+    return Optimizer(module, config, max_steps, layout)
+
+
+def hybrid_adam(params: Mapping[str, nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer | None:
+    """Return ColossalAI's HybridAdam over parameters on a GPU; None on a CPU, and where its kernels cannot be built."""
+    if not all(p.is_cuda for p in params.values()):
+        return None
+    from colossalai.nn.optimizer import HybridAdam
+
+    try:
+        optimizer: torch.optim.Optimizer = HybridAdam(
+            params.values(), lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
+        )
+    except (AssertionError, ImportError, OSError, RuntimeError) as error:  # it builds them with the machine's compiler
+        reason = str(error).strip().split("\n", 1)[0]
+        warnings.warn(f"HybridAdam does not load here, PyTorch's AdamW updates instead: {reason}", stacklevel=2)
+        return None
+    return optimizer
