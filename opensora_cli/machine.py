@@ -96,7 +96,7 @@ def _folder(recipe: AnyRecipe) -> Path:
 def _too_large(recipe: AnyRecipe, gpus: tuple[Gpu, ...], processes: int | None) -> tuple[Need, ...]:
     """Return the batches that do not fit, by the planner's estimate; none where the mesh itself does not fit."""
     spread = recipe.parallel if isinstance(recipe, RunRecipe | SampleRecipe) else ParallelConfig()
-    count = processes or spread.tp_size * spread.sp_size * spread.pp_size
+    count = processes or spread.together
     if world_size_problem(spread, count):
         return ()
     on_gpu = gpus and recipe.device != "cpu"

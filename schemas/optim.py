@@ -47,12 +47,12 @@ class OptimConfig(Schema):
     initial_lr: float = Field(
         1e-6,
         ge=0,
-        description="Learning rate that the warm-up of a constant schedule starts from.",
+        description="Learning rate that the warm-up of a constant or linear schedule starts from; that of a cosine starts at 0.",
         json_schema_extra=cost("changes_numerics"),
     )
-    schedule: Literal["constant", "cosine"] = Field(
+    schedule: Literal["constant", "cosine", "linear"] = Field(
         "constant",
-        description="After warm-up: constant, or a cosine down to 0 at max_steps.",
+        description="After warm-up: constant, or down to 0 at max_steps, as half a cosine or in a line.",
         json_schema_extra=cost("changes_numerics"),
     )
     ema_decay: float | None = Field(

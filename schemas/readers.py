@@ -10,11 +10,8 @@ from schemas.recipes import AnyRecipe
 UNREAD: Mapping[str, str] = {
     "logging.wandb_project": "Training at scale",
     "lora": "Training at scale",
-    "memory.grad_ckpt_buffer_size": "Training at scale",
     "memory.offload_optimizer": "Training at scale",
     "optim.cls": "Training at scale",
-    "optim.initial_lr": "Training at scale",
-    "parallel_ae": "Sampling, complete",
     "sampling.fp8_weights": "Sampling, complete",
     "sampling.offload": "Sampling, complete",
     "t2i2v": "Sampling, complete",

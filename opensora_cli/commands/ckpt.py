@@ -55,9 +55,15 @@ def inspect(
         str | None, typer.Option("--keys", metavar="GLOB", help="List these tensors instead.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every file of a run's checkpoints with its checksum instead.")
+    ] = False,
 ) -> None:
     """Say what weights are, how large, and what a recipe must say to load them; only headers are read."""
     _need_run()
+    if verify:
+        _verify(path)
+        return
     from opensora_cli.ckpt.contents import content_lines, contents, key_lines
 
     if keys is not None:
@@ -140,14 +146,18 @@ def prune(
         int | None,
         typer.Option("--every", min=1, help="Keep those at a multiple of so many updates.", show_default=False),
     ] = None,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Remove those that are not what was written, and no others.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Remove a run's older checkpoints."""
+    """Remove a run's older checkpoints, or its damaged ones."""
     _need_run()
     from opensora_cli.ckpt.prune import checkpoints_to_prune
     from opensora_cli.ckpt.prune import prune as remove
+    from opensora_cli.ckpt.verify import verify
 
-    old = checkpoints_to_prune(run, keep, every)
+    old = [path for path, found in verify(run).items() if found] if damaged else checkpoints_to_prune(run, keep, every)
     print_lines(("plain", f"{'would remove' if dry_run else 'remove'} {path}") for path in old)
     if not dry_run:
         print_lines([("ok", f"{len(old)} removed, {remove(old) / 2**20:.1f} MiB free again")])
@@ -172,6 +182,17 @@ def download(
     from opensora_cli.ckpt.download import download as fetch
 
     print_lines([("ok", f"fetched into {fetch(name, to, file or (), revision)}")])
+
+
+def _verify(path: Path) -> None:
+    """Report every checkpoint and end with exit code 1 if one is damaged."""
+    from opensora_cli.ckpt.verify import verify
+
+    found = verify(path)
+    for checkpoint, damages in found.items():
+        print_lines([("error", line) for line in damages] or [("ok", f"{checkpoint} is what was written")])
+    if any(found.values()):
+        raise typer.Exit(1)
 
 
 def _need_run() -> None:

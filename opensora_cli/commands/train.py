@@ -2,33 +2,20 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from opensora_cli.commands.processes import Nnodes, Nproc, Rdzv, start_processes
 from opensora_cli.extras import require_extra
 from opensora_cli.overrides import Layers, Sets, Unsets
 from opensora_cli.render import print_diagnostics
-from schemas.errors import UsageError
-
-if TYPE_CHECKING:
-    from schemas.resolve import Resolved
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged one.", show_default=False)]
 Resume = Annotated[
     str | None,
     typer.Option(
         help="Continue a run: auto takes the newest of the same recipe, or give its folder.", show_default=False
-    ),
-]
-Nproc = Annotated[
-    int | None, typer.Option(help="Processes on this machine, one GPU each; or start osora by torchrun or srun.", min=1)
-]
-Nnodes = Annotated[int, typer.Option(help="Machines; start the same command on each.", min=1)]
-Rdzv = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOST:PORT", help="Where several machines meet: an address of one of them.", show_default=False
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check recipe, data and device, print the plan, stop.")]
@@ -84,7 +71,7 @@ def _run(
         if place is None or place.rank == 0:
             print_diagnostics(resolved.warnings, sys.stderr)
         require_extra("run")
-        if (code := _launch(resolved, *spread)) is not None:
+        if (code := start_processes(resolved, *spread)) is not None:
             raise typer.Exit(code)
 
     from rich.console import Console
@@ -92,25 +79,3 @@ def _run(
     from opensora_cli.training.job import run_training
 
     raise typer.Exit(run_training(resolved, resume=resume, dry_run=dry_run, console=Console()))
-
-
-def _launch(resolved: "Resolved", nproc: int | None, nnodes: int, rdzv: str | None) -> int | None:
-    """Start the processes that were asked for and return the job's exit code; None if this process is to do the job."""
-    from schemas.checks.parallel import world_size_problem
-    from schemas.recipes import RunRecipe
-
-    if (nnodes > 1) != (rdzv is not None):
-        raise UsageError("--nnodes above 1 and --rdzv HOST:PORT go together: the machines have to meet somewhere.")
-    if nproc is None and nnodes == 1:
-        return None
-    if "RANK" in os.environ:
-        raise UsageError("--nproc and --nnodes start processes, and torchrun has started them already: leave them out.")
-    from opensora_cli.distributed.launch import free_port, launch
-    from opensora_cli.distributed.nodes import Nodes, SeveralNodes
-
-    recipe = resolved.recipe
-    assert isinstance(recipe, RunRecipe)
-    if problem := world_size_problem(recipe.parallel, (nproc or 1) * nnodes):
-        raise UsageError(f"--nproc {nproc or 1} --nnodes {nnodes}: {problem}")
-    port = free_port()
-    return launch(nproc or 1, SeveralNodes(nnodes, rdzv, port) if rdzv else Nodes(port))

@@ -139,7 +139,7 @@ def lay_out_by_colossalai(module: nn.Module, config: ParallelConfig, process: Pr
     require_colossalai()
     _check_device(config, process)
     # Its own modules, not ours, use what PyTorch and bitsandbytes are about to drop.
-    for message in ("`torch.jit", "Please install"):
+    for message in ("`torch.jit", "Please install", "`broadcast_buffers` is deprecated"):
         warnings.filterwarnings("ignore", message=message)
     spread = share_work(module, config, process) if process.together > 1 else Spread(world(), None, {})
     return Boosted(_plugin(config), spread.neighbours, spread.slices)
@@ -181,12 +181,13 @@ def _plugin(config: ParallelConfig) -> Any:
             zero_stage=0,
             precision="fp32",
             custom_policy=_spread_already(),
+            broadcast_buffers=False,  # they are constants
             ddp_bucket_cap_mb=megabytes,
             static_graph=config.static_graph,
         )
     from colossalai.booster.plugin import TorchDDPPlugin
 
-    return TorchDDPPlugin(bucket_cap_mb=megabytes, static_graph=config.static_graph)
+    return TorchDDPPlugin(broadcast_buffers=False, bucket_cap_mb=megabytes, static_graph=config.static_graph)
 
 
 def _spread_already() -> Any:

@@ -63,6 +63,13 @@ class Layout:
     def settle(self) -> None:
         """Wait for the weights of the last update, where an engine gathers them while training goes on."""
 
+    def reshard(self) -> None:
+        """Let go of weights that a forward pass without a backward pass gathered."""
+        if isinstance(self._sharded, nn.Module):
+            for module in self._sharded.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
+
     def average(self, gradients: Iterable[Tensor]) -> None:
         """Average gradients over the processes with equal weights, in place; sharded ones were averaged on the way."""
         if self._equals is None or self._sharded is not None:

@@ -46,12 +46,13 @@ class BoostedOptimizer(Optimizer):
             state["step"] = torch.tensor(float(state["step"]))
 
     def _state(self) -> Iterator[tuple[str, str, Tensor]]:
-        on_device = self.adamw.defaults.get("fused", False)
         for name, p in self.params.items():
             updated = self.layout.updated(p)
             state = self.adamw.state[updated]
             if not state:
-                state["step"] = torch.zeros((), dtype=torch.float32, device=updated.device if on_device else "cpu")
+                state["step"] = torch.zeros(
+                    (), dtype=torch.float32, device="cpu" if self._counts_in_python else updated.device
+                )
                 state["exp_avg"] = torch.zeros_like(updated)
                 state["exp_avg_sq"] = torch.zeros_like(updated)
             for moment in ("step", "exp_avg", "exp_avg_sq"):

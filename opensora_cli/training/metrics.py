@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opensora_cli.files import write_text
+from opensora_cli.sampling.saving import write_image
 from opensora_cli.training.run_folder import RunFolder
 from schemas.errors import OsoraError
 
@@ -93,6 +94,8 @@ class Metrics:
 
     def validation(self, step: int, values: Mapping[str, float]) -> None:
         """Record what held-out clips gave after update `step`, in validation.jsonl, TensorBoard and the log."""
+        if not self._main:
+            return
         with self._folder.validation.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._tensorboard is not None:
@@ -105,6 +108,12 @@ class Metrics:
         """Show a picture in TensorBoard."""
         if self._tensorboard is not None:
             self._tensorboard.add_image(name, picture_HWC, step, dataformats="HWC")
+
+    def samples(self, step: int, picture_HWC: NDArray[np.uint8]) -> None:
+        """Keep the picture of what the model made after update `step`, as a PNG in the run folder and in TensorBoard."""
+        path = write_image(self._folder.samples / f"step-{step:08d}.png", picture_HWC)
+        self.picture("samples", picture_HWC, step)
+        self.note(f"samples after update {step}: {path}")
 
     def note(self, text: str) -> None:
         """Put a line into the log and before the person's eyes."""

@@ -53,6 +53,11 @@ class RunFolder:
         """Event files."""
         return self.path / "tensorboard"
 
+    @property
+    def samples(self) -> Path:
+        """Pictures of what the model made while it trained, one for every look."""
+        return self.path / "samples"
+
     def bad_samples(self, rank: int) -> Path:
         """Clips that one process could not read."""
         return self.path / ("bad_samples.csv" if rank == 0 else f"bad_samples.rank-{rank}.csv")

@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,9 +19,10 @@ from opensora_cli.training.checkpoint import Checkpoints, Progress, Trained, Tra
 from opensora_cli.training.draws import Draws
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.interrupt import STOP_SIGNALS, Interrupt
+from opensora_cli.training.looks import Look
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
-from opensora_cli.training.validation import Validation
+from opensora_models.compiled import compile_seconds
 from schemas.errors import OsoraError
 from schemas.recipes import RunRecipe
 
@@ -50,7 +51,7 @@ class Trainer:
         metrics: Metrics,
         process: Process,
         layout: Layout | None = None,
-        validation: Validation | None = None,
+        looks: Sequence[Look] = (),
     ) -> None:
         self.recipe = recipe
         self.objective = objective
@@ -58,7 +59,7 @@ class Trainer:
         self.checkpoints = checkpoints
         self.metrics = metrics
         self.process = process
-        self.validation = validation
+        self.looks = looks
         self.layout = layout or Layout()
         self.state = TrainState(
             module=objective.module,
@@ -73,6 +74,7 @@ class Trainer:
         self._saved_update = 0
         self._clips_read = 0
         self._clips_bad = 0
+        self._compiled_seconds = 0.0
 
     def fit(self) -> int:
         """Train to the end, or until a signal asks to stop; return the exit code (0, 130 or 143)."""
@@ -93,13 +95,12 @@ class Trainer:
         started = time.perf_counter()
         for micro_batches in self._updates():
             self._update(micro_batches, started)
-            if (
-                self.validation is not None
-                and self.process.is_main
-                and not self.progress.update % self.validation.every
-            ):
-                self.validation.run(self.progress.update, self.metrics)
             watchdog.progress()
+            for look in self.looks:
+                if self.progress.update % look.every == 0:
+                    self.layout.settle()
+                    look.run(self.progress.update, self.state, self.layout, self.metrics)
+                    watchdog.progress()
             if self.progress.update % every == 0:
                 self._save()
             if self._should_stop(interrupt):
@@ -191,11 +192,19 @@ class Trainer:
                 **values,
                 "step_seconds": seconds,
                 "data_seconds": data_seconds,
+                **self._compiling(),
                 "samples": samples,
                 "samples_per_second": samples / seconds,
                 "memory_gib": peak_memory_gib(self.process.device),
             }
         )
+
+    def _compiling(self) -> dict[str, float]:
+        """Return how much of the update was spent on compiling, which is over after the first few."""
+        if not self.recipe.memory.compile:
+            return {}
+        before, self._compiled_seconds = self._compiled_seconds, compile_seconds()
+        return {"compile_seconds": self._compiled_seconds - before}
 
     def _parts(self) -> dict[str, Trained]:
         """Return what has an optimizer, by the prefix of its metrics."""

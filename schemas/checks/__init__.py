@@ -1,6 +1,20 @@
 """Rules between fields, each with a code: 1xx models, 2xx data, 3xx sampling, 4xx optimization, 5xx processes, 6xx machines."""
 
-from schemas.checks import autoencoder, buckets, data, engine, machine, model, optim, parallel, sampling, text
+from schemas.checks import (
+    autoencoder,
+    buckets,
+    compiling,
+    data,
+    engine,
+    looks,
+    machine,
+    memory,
+    model,
+    optim,
+    parallel,
+    sampling,
+    text,
+)
 from schemas.checks.registry import MACHINE_RULES, RULES, MachineRule, Problem, Rule
 from schemas.machine import Machine
 from schemas.recipes import AnyRecipe
@@ -13,9 +27,12 @@ __all__ = [
     "Rule",
     "autoencoder",
     "buckets",
+    "compiling",
     "data",
     "engine",
+    "looks",
     "machine",
+    "memory",
     "model",
     "optim",
     "parallel",

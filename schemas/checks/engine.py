@@ -9,7 +9,7 @@ _ENGINE: Key = ("parallel", "engine")
 
 
 @rule(
-    "OSR508",
+    "OSR540",
     RunRecipe,
     SampleRecipe,
     reason="ColossalAI's Booster trains denoisers whose weights are whole or shared out by features, with AdamW.",
@@ -54,7 +54,7 @@ def the_engine_can_do_it(recipe: RunRecipe | SampleRecipe) -> Iterator[Finding]:
 
 
 @rule(
-    "OSR509",
+    "OSR541",
     TrainRecipe,
     reason="ShardFormer has a policy for T5, and none for CLIP.",
     fix="Set text.clip.shardformer = false.",

@@ -91,8 +91,7 @@ def the_mesh_fits_the_machine(recipe: RunRecipe | SampleRecipe, machine: Machine
     config, count = recipe.parallel, machine.processes
     if count is None:
         return
-    together = config.tp_size * config.sp_size * config.pp_size
-    spans_machines = together % count == 0 and together > count and count == len(machine.gpus)
+    spans_machines = config.together % count == 0 and config.together > count and count == len(machine.gpus)
     problem = world_size_problem(config, count)
     if problem and not spans_machines:
         yield Finding((("parallel", "tp_size"), ("parallel", "sp_size")), problem)

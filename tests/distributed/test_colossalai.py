@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from opensora_cli.distributed.launch import free_port
 from opensora_cli.distributed.process import start_process
 from opensora_cli.extras import require_colossalai
 from opensora_cli.supported import check_supported
 from schemas.errors import UsageError
 from schemas.parallel import ParallelConfig
 from schemas.resolve import resolve
-from tests.cli.conftest import environment
+from tests.cli.conftest import REPOSITORY, environment
 from tests.distributed import jobs
 from tests.distributed.modes import COLOSSALAI, MODES, Mode
 from tests.distributed.train_tiny import ALONE, copy_state
@@ -77,6 +78,23 @@ def test_t5_through_shardformer_gives_the_same_features(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < TOLERANCE
+
+
+@needs_it
+def test_colossalais_own_launcher_places_processes(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib\nfrom opensora_cli.distributed.place import find_place\nplace = find_place(os.environ)\n"
+        "pathlib.Path(__file__).with_name(f'rank-{place.rank}').write_text(f'{place.world_size} {place.local_rank}')"
+    )
+    (tmp_path / "where.py").write_text(code)
+    launcher = Path(sys.executable).parent / "colossalai"
+    command = [launcher, "run", "--nproc_per_node", "2", "--master_port", str(free_port()), tmp_path / "where.py"]
+    path = f"{launcher.parent}:{environment()['PATH']}"
+    done = subprocess.run(
+        command, env=environment() | {"PATH": path}, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [(tmp_path / f"rank-{rank}").read_text() for rank in (0, 1)] == ["2 0", "2 1"]
 
 
 def test_without_the_package_a_job_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

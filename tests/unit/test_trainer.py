@@ -156,10 +156,21 @@ def test_bad_clips_are_listed_and_too_many_stop_the_run(tmp_path: Path) -> None:
 
 
 def test_every_metric_is_recorded(tmp_path: Path) -> None:
-    run = trainer(tmp_path, recipe(max_steps=2, logging={"tensorboard": True}))
+    run = trainer(tmp_path, recipe(max_steps=2, logging={"tensorboard": True}, memory={"compile": True}))
     run.fit()
     record = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
-    wanted = {"step", "epoch", "loss", "lr", "grad_norm", "step_seconds", "samples_per_second", "memory_gib", "double"}
+    wanted = {
+        "step",
+        "epoch",
+        "loss",
+        "lr",
+        "grad_norm",
+        "step_seconds",
+        "samples_per_second",
+        "memory_gib",
+        "double",
+        "compile_seconds",
+    }
     assert wanted <= set(record)
     assert record["double"] == pytest.approx(2 * record["loss"])
     assert list((tmp_path / "tensorboard").iterdir())
