@@ -89,6 +89,10 @@ class Boosted(Layout):
         dist.all_reduce(squares)
         return squares.sqrt()
 
+    def forget(self, module: nn.Module) -> None:
+        """Let go of the gradients, those that were reduced already too."""
+        self._optimizer.zero_grad()
+
     def settle(self) -> None:
         """Wait for the weights that are still being gathered after an update."""
         if self._shares:

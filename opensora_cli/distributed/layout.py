@@ -60,6 +60,10 @@ class Layout:
         """Return what is called in the module's place: the module, or the engine's wrapper around it."""
         return module
 
+    def forget(self, module: nn.Module) -> None:
+        """Let go of the gradients of a module, without an update."""
+        module.zero_grad(set_to_none=True)
+
     def settle(self) -> None:
         """Wait for the weights of the last update, where an engine gathers them while training goes on."""
 

@@ -1,14 +1,14 @@
 """The optimizer of ColossalAI's engine: HybridAdam where its kernels load, PyTorch's AdamW elsewhere."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from opensora_cli.distributed.colossal import Boosted
 from opensora_cli.distributed.layout import Layout
-from opensora_cli.training.optim import Optimizer
+from opensora_cli.training.optim import Optimizer, learning_rate
 from schemas.optim import OptimConfig
 
 
@@ -18,10 +18,13 @@ class BoostedOptimizer(Optimizer):
     layout: Boosted
 
     def __init__(self, module: nn.Module, config: OptimConfig, max_steps: int | None, layout: Boosted) -> None:
-        super().__init__(module, config, max_steps, layout)
-        self.adamw = hybrid_adam(self.params, config) or self.adamw
-        self._counts_in_python = not isinstance(self.adamw, torch.optim.AdamW)
-        self._plugin = layout.boost(module, self.adamw)
+        self.config = config
+        self.layout = layout
+        self.max_steps = max_steps
+        self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self._adam = hybrid_adam(self.params, config) or adamw(self.params, config)
+        self._counts_in_python = not isinstance(self._adam, torch.optim.AdamW)
+        self._plugin = layout.boost(module, self._adam)
 
     def has_gradients(self) -> bool:
         """Whether a loss has reached the parameters since the last update."""
@@ -35,28 +38,40 @@ class BoostedOptimizer(Optimizer):
             torch._foreach_mul_(list(gradients.values()), (self.config.grad_clip / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
-    def _apply(self) -> None:
-        """Let the plugin step, and forget the gradients; HybridAdam counts its steps in Python, checkpoints in tensors."""
-        states = self.adamw.state.values() if self._counts_in_python else ()
-        for state in states:
+    def step(self, update: int) -> float:
+        """Let the plugin apply the gradients as the 0-based update `update`, forget them, and return the rate."""
+        config = self.config
+        lr = learning_rate(
+            update,
+            lr=config.lr,
+            warmup_steps=config.warmup_steps,
+            initial_lr=config.initial_lr,
+            schedule=config.schedule,
+            max_steps=self.max_steps,
+        )
+        for group in self._adam.param_groups:
+            group["lr"] = lr
+        # HybridAdam counts its steps in Python, checkpoints in tensors.
+        for state in self._adam.state.values() if self._counts_in_python else ():
             state["step"] = int(state["step"])
         self._plugin.step()
         self._plugin.zero_grad()
-        for state in states:
+        for state in self._adam.state.values() if self._counts_in_python else ():
             state["step"] = torch.tensor(float(state["step"]))
+        return lr
 
-    def _state(self) -> Iterator[tuple[str, str, Tensor]]:
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors as `<moment>.<parameter name>`, flat shares with ZeRO; those never updated are zero."""
+        found = {}
         for name, p in self.params.items():
             updated = self.layout.updated(p)
-            state = self.adamw.state[updated]
-            if not state:
-                state["step"] = torch.zeros(
-                    (), dtype=torch.float32, device="cpu" if self._counts_in_python else updated.device
-                )
+            state = self._adam.state[updated]
+            if not state:  # Adam makes these at the first step; a checkpoint is loaded before it
+                state["step"] = torch.zeros((), device="cpu" if self._counts_in_python else p.device)
                 state["exp_avg"] = torch.zeros_like(updated)
                 state["exp_avg_sq"] = torch.zeros_like(updated)
-            for moment in ("step", "exp_avg", "exp_avg_sq"):
-                yield name, moment, state[moment]
+            found |= {f"{moment}.{name}": state[moment] for moment in ("step", "exp_avg", "exp_avg_sq")}
+        return found
 
 
 def make_optimizer(module: nn.Module, config: OptimConfig, max_steps: int | None, layout: Layout) -> Optimizer:
@@ -64,6 +79,18 @@ def make_optimizer(module: nn.Module, config: OptimConfig, max_steps: int | None
     if isinstance(layout, Boosted):
         return BoostedOptimizer(module, config, max_steps, layout)
     return Optimizer(module, config, max_steps, layout)
+
+
+def adamw(params: Mapping[str, nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+    """Return PyTorch's AdamW over parameters, fused."""
+    return torch.optim.AdamW(
+        params.values(),
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
 
 
 def hybrid_adam(params: Mapping[str, nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer | None:

@@ -50,7 +50,7 @@ class Optimizer:
         self.layout = layout or Layout()
         self.max_steps = max_steps
         self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.adamw: torch.optim.Optimizer = torch.optim.AdamW(
+        self.adamw = torch.optim.AdamW(
             self.params.values(),
             lr=config.lr,
             betas=config.betas,
@@ -88,12 +88,9 @@ class Optimizer:
         )
         for group in self.adamw.param_groups:
             group["lr"] = lr
-        self._apply()
-        return lr
-
-    def _apply(self) -> None:
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
+        return lr
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return AdamW's tensors as `<moment>.<parameter name>`; parameters that were never updated count as zero."""

@@ -258,7 +258,7 @@ class Trainer:
                 "optim.lr or optim.grad_clip."
             )
         for part in self._parts().values():
-            part.module.zero_grad(set_to_none=True)
+            self.layout.forget(part.module)
         self.progress = replace(done, skipped=done.skipped + 1, skipped_in_a_row=done.skipped_in_a_row + 1)
         self.metrics.note(f"{what} was left out, {self.progress.skipped} of at most {optim.max_skips}")
         return {"skipped": 1.0}
