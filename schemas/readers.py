@@ -15,7 +15,6 @@ UNREAD: Mapping[str, str] = {
     "parallel.static_graph": "Training at scale",
     "sampling.fp8_weights": "Sampling, complete",
     "sampling.offload": "Sampling, complete",
-    "t2i2v": "Sampling, complete",
     "text.clip.shardformer": "Training at scale",
     "text.t5.shardformer": "Training at scale",
 }
