@@ -1,6 +1,7 @@
 """Options of commands that work in several processes, and starting these."""
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +23,7 @@ Rdzv = Annotated[
 ]
 
 
-def start_processes(resolved: "Resolved", nproc: int | None, nnodes: int, rdzv: str | None) -> int | None:
+def start_processes(recipes: Sequence["Resolved"], nproc: int | None, nnodes: int, rdzv: str | None) -> int | None:
     """Start the processes that were asked for and return the job's exit code; None if this process is to do the job."""
     from schemas.checks.parallel import world_size_problem
 
@@ -36,9 +37,9 @@ def start_processes(resolved: "Resolved", nproc: int | None, nnodes: int, rdzv: 
     from opensora_cli.distributed.nodes import Nodes, SeveralNodes
     from schemas.recipes import RunRecipe, SampleRecipe
 
-    recipe = resolved.recipe
-    assert isinstance(recipe, RunRecipe | SampleRecipe)
-    if problem := world_size_problem(recipe.parallel, (nproc or 1) * nnodes):
-        raise UsageError(f"--nproc {nproc or 1} --nnodes {nnodes}: {problem}")
+    for recipe in (resolved.recipe for resolved in recipes):
+        assert isinstance(recipe, RunRecipe | SampleRecipe)
+        if problem := world_size_problem(recipe.parallel, (nproc or 1) * nnodes):
+            raise UsageError(f"--nproc {nproc or 1} --nnodes {nnodes}: {problem}")
     port = free_port()
     return launch(nproc or 1, SeveralNodes(nnodes, rdzv, port) if rdzv else Nodes(port))

@@ -128,7 +128,7 @@ def sample(
         if place is None or place.rank == 0:
             print_diagnostics(resolved.warnings, sys.stderr)
         require_extra("run")
-        if (code := start_processes(resolved, nproc, nnodes, rdzv)) is not None:
+        if (code := start_processes([resolved], nproc, nnodes, rdzv)) is not None:
             raise typer.Exit(code)
 
     from opensora_cli.sampling import Request

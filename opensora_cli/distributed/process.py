@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -56,7 +56,7 @@ class Process:
         dist.all_reduce(total)
         return [int(count) for count in total]
 
-    def gathered(self, values: Tensor) -> list[Tensor]:
+    def gather_tensors(self, values: Tensor) -> list[Tensor]:
         """Return equally shaped tensors, on the CPU, of the processes that see different data, in their order."""
         if self.world_size == 1:
             return [values]
@@ -113,7 +113,14 @@ def start_process(device: str, config: ParallelConfig, patience: timedelta | Non
         chosen = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(chosen)
     _join(place, chosen, patience or timedelta(seconds=config.hang_seconds))
-    return Process(place.rank, place.world_size, chosen, config.together)
+    return spread(Process(place.rank, place.world_size, chosen), config)
+
+
+def spread(process: Process, config: ParallelConfig) -> Process:
+    """Return the process as a recipe's mesh sees it. Raises OsoraError when that does not suit the number of processes."""
+    if problem := world_size_problem(config, process.world_size):
+        raise OsoraError(problem)
+    return replace(process, together=config.together)
 
 
 def _join(place: Place, device: torch.device, patience: timedelta) -> None:
