@@ -14,7 +14,6 @@ UNREAD: Mapping[str, str] = {
     "optim.cls": "Training at scale",
     "sampling.fp8_weights": "Sampling, complete",
     "sampling.offload": "Sampling, complete",
-    "t2i2v": "Sampling, complete",
 }
 """Key, or table of keys -> the issue that will read it. The list only shrinks: a test compares it with the code."""
 

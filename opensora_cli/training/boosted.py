@@ -62,7 +62,7 @@ class BoostedOptimizer(Optimizer):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors as `<moment>.<parameter name>`, flat shares with ZeRO; those never updated are zero."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, p in self.params.items():
             updated = self.layout.updated(p)
             state = self._adam.state[updated]
