@@ -38,10 +38,10 @@ def autoencoder_facts(config: AutoencoderConfig) -> AutoencoderFacts:
 def load_models(
     recipe: SampleRecipe,
     weights: Mapping[str, str | None],
-    adapters: Mapping[Path, float],
     dtype: torch.dtype,
     device: torch.device,
     team: Team = ALONE,
+    adapters: Mapping[Path, float] | None = None,
 ) -> Generator:
     """Build the autoencoder and the denoiser, load their weights and cast them.
 
@@ -50,7 +50,8 @@ def load_models(
     `team`, as the recipe says. Raises OsoraError where weights do not fit.
     """
     autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=recipe.sampling.seed, dtype=dtype, device=device)
-    denoiser = _load_denoiser(recipe, weights["model"], adapters, dtype, device).to(dtype).eval().requires_grad_(False)
+    denoiser = _load_denoiser(recipe, weights["model"], adapters or {}, dtype, device)
+    denoiser = denoiser.to(dtype).eval().requires_grad_(False)
     team.spread(denoiser)
     if recipe.sampling.compile:
         compile_blocks(denoiser, any_size=False)

@@ -242,7 +242,7 @@ class Pipeline:
         if self._models is None:
             with self._stages.stage("load"):
                 self._models = load_models(
-                    self.recipe, self.weights, self.adapters, DTYPES[self.recipe.dtype], self.device, self._team
+                    self.recipe, self.weights, DTYPES[self.recipe.dtype], self.device, self._team, self.adapters
                 )
         return self._models
 
