@@ -10,8 +10,6 @@ from schemas.recipes import AnyRecipe
 UNREAD: Mapping[str, str] = {
     "logging.wandb_project": "Training at scale",
     "lora": "Training at scale",
-    "memory.offload_optimizer": "Training at scale",
-    "optim.cls": "Training at scale",
     "parallel.static_graph": "Training at scale",
     "parallel_ae": "Sampling, complete",
     "sampling.fp8_weights": "Sampling, complete",

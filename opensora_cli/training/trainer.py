@@ -63,7 +63,7 @@ class Trainer:
         self.layout = layout or Layout()
         self.state = TrainState(
             module=objective.module,
-            optimizer=Optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout),
+            optimizer=Optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout, recipe.memory),
             ema=Ema(objective.module, recipe.optim.ema_decay) if recipe.optim.ema_decay is not None else None,
         )
         if (adversary := objective.adversary) is not None:
@@ -213,6 +213,7 @@ class Trainer:
         device, dtype = self.process.device, DTYPES[self.recipe.dtype]
         share = 1 / len(micro_batches)
         means: dict[str, Tensor] = {}
+        self.state.optimizer.begin(self.progress.update)
         for number, micro_batch in enumerate(micro_batches):
             draws = Draws(self.recipe.seed, self.progress.update, number, self.process.data_parallel.rank)
             losses = self.objective.losses(micro_batch.batch.to(device), draws)
@@ -222,12 +223,16 @@ class Trainer:
                     loss = next(losses, None)
                 if loss is None:
                     break
-                if loss.value.requires_grad:
+                if loss.value.requires_grad and self._may_go_back(loss.value):
                     torch.autograd.backward(loss.value * share)
                 name = f"{_ADVERSARY}loss" if loss.of_adversary else "loss"
                 for key, value in {name: loss.value, **loss.metrics}.items():
                     means[key] = means.get(key, torch.zeros((), device=device)) + value.detach().float() * share
         return means
+
+    def _may_go_back(self, loss: Tensor) -> bool:
+        """Whether a loss may reach the weights: where the backward pass changes them, one that is not finite may not."""
+        return not self.recipe.memory.release_gradients or bool(loss.isfinite())
 
     def _check_finite(self, values: dict[str, float], micro_batches: list[MicroBatch]) -> None:
         if all(map(math.isfinite, values.values())):
@@ -235,8 +240,10 @@ class Trainer:
         self.checkpoints.wait()
         named = ", ".join(f"{name} = {value}" for name, value in values.items())
         rows = [row for m in micro_batches for row in m.batch.rows]
+        spoilt = self.recipe.memory.release_gradients and math.isfinite(values["loss"])
+        left = "memory.release_gradients has changed weights already" if spoilt else "the weights were left alone"
         raise OsoraError(
-            f"update {self.progress.update + 1}: {named} (rows {rows}); the weights were left alone. Resume from "
+            f"update {self.progress.update + 1}: {named} (rows {rows}); {left}. Resume from "
             f"{self.checkpoints.latest() or 'the start'} with a lower optim.lr or optim.grad_clip."
         )
 
