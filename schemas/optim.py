@@ -55,6 +55,12 @@ class OptimConfig(Schema):
         description="After warm-up: constant, or down to 0 at max_steps, as half a cosine or in a line.",
         json_schema_extra=cost("changes_numerics"),
     )
+    max_skips: int = Field(
+        0,
+        ge=0,
+        description="Updates with a loss or gradient that is not finite that a run may leave out; 0 stops at the first.",
+    )
+    max_skips_in_a_row: int = Field(3, ge=1, description="How many of them may follow one another.")
     ema_decay: float | None = Field(
         None,
         gt=0,

@@ -11,7 +11,6 @@ UNREAD: Mapping[str, str] = {
     "logging.wandb_project": "Training at scale",
     "lora": "Training at scale",
     "parallel.static_graph": "Training at scale",
-    "parallel_ae": "Sampling, complete",
     "sampling.fp8_weights": "Sampling, complete",
     "sampling.offload": "Sampling, complete",
     "t2i2v": "Sampling, complete",

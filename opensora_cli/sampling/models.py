@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from opensora_cli.distributed.team import Team
 from opensora_cli.frozen import frozen_autoencoder
-from opensora_cli.sampling.generate import Generator
+from opensora_cli.sampling.generate import ALONE, Generator
 from opensora_cli.training.draws import seeded_init
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.compiled import compile_blocks
@@ -32,15 +33,21 @@ def autoencoder_facts(config: AutoencoderConfig) -> AutoencoderFacts:
 
 
 def load_models(
-    recipe: SampleRecipe, weights: Mapping[str, str | None], dtype: torch.dtype, device: torch.device
+    recipe: SampleRecipe,
+    weights: Mapping[str, str | None],
+    dtype: torch.dtype,
+    device: torch.device,
+    team: Team = ALONE,
 ) -> Generator:
     """Build the autoencoder and the denoiser, load their weights and cast them.
 
     `weights` are the files of "model" and "ae"; a model without a file keeps random weights, drawn from the sampling seed.
+    The denoiser is shared out over the `team`, as the recipe says.
     Raises OsoraError where weights do not fit.
     """
     autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=recipe.sampling.seed, dtype=dtype, device=device)
     denoiser = _load_denoiser(recipe, weights["model"], dtype, device).to(dtype).eval().requires_grad_(False)
+    team.spread(denoiser)
     if recipe.sampling.compile:
         compile_blocks(denoiser, any_size=False)
     return Generator(denoiser, autoencoder, recipe.model)

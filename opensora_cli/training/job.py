@@ -45,14 +45,26 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
     check_supported(recipe)
     process = start_process(recipe.device, recipe.parallel)
     end_with_launcher()
-    code = _run(resolved, recipe, process, resume, dry_run, console if process.is_main else Console(quiet=True))
+    code = train_one(resolved, process, console if process.is_main else Console(quiet=True), resume, dry_run=dry_run)
     leave()  # not after an error: the others may not be able to, and would be waited for
     return code
 
 
-def _run(
-    resolved: Resolved, recipe: Trainable, process: Process, resume: str | None, dry_run: bool, console: Console
+def train_one(
+    resolved: Resolved,
+    process: Process,
+    console: Console,
+    resume: str | None = None,
+    *,
+    place: Path | None = None,
+    dry_run: bool = False,
 ) -> int:
+    """Run a recipe in a process that has joined the job, and return the exit code.
+
+    `place` is the run's own folder, new or to go on with; without it the run gets a new one, or that which `resume` says.
+    """
+    recipe = resolved.recipe
+    assert isinstance(recipe, Trainable)
     loader = make_loader(recipe, process)
     updates = planned_updates(recipe, loader)
     for line in loader.warnings():
@@ -60,13 +72,19 @@ def _run(
     if dry_run:
         print_plan(recipe, loader, updates, process, console)
         return 0
+    if place is not None and (place / run_folder.LOCK).is_file():
+        resume = str(place)
     continued = _folder_to_resume(recipe, resume, console) if process.is_main else None
     if continued is not None:
         run_folder.check_data(continued, loader.fingerprint)
     objective = make_objective(recipe, process, loader.cached)
     looks = make_looks(objective, process)
     if process.is_main:
-        folder = continued or run_folder.create(resolved, recipe, Path(str(resolved.source)).stem)
+        folder = continued or (
+            run_folder.create(resolved, recipe, Path(str(resolved.source)).stem)
+            if place is None
+            else run_folder.create_at(place, resolved)
+        )
         tell_run_folder(folder.path)
         run_folder.write_run_json(
             folder,

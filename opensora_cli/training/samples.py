@@ -53,7 +53,7 @@ class TrainingSamples:
             clips_NTHWC = torch.stack([self._clip(number) for number in share])
         if self.process.device.type == "cuda":
             torch.cuda.empty_cache()  # clips have other sizes than batches: their memory would lie about in pieces
-        gathered = self.process.gathered(clips_NTHWC)
+        gathered = self.process.gather_tensors(clips_NTHWC)
         if self.process.is_main:
             clips = [list(gathered[number % ranks][number // ranks].numpy()) for number in range(len(self.texts))]
             metrics.samples(update, draw_contact_sheet(zip(clips, self.config.prompts, strict=True)))

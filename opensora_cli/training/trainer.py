@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from opensora_cli.distributed.watchdog import Watchdog
 from opensora_cli.training.checkpoint import Checkpoints, Progress, Trained, TrainState
 from opensora_cli.training.draws import Draws
 from opensora_cli.training.ema import Ema
+from opensora_cli.training.faulty_batches import keep_faulty
 from opensora_cli.training.interrupt import STOP_SIGNALS, Interrupt
 from opensora_cli.training.looks import Look
 from opensora_cli.training.metrics import Metrics
@@ -153,24 +155,25 @@ class Trainer:
             position = position.next_epoch()
 
     def _update(self, micro_batches: list[MicroBatch], started: float) -> None:
-        """Do one optimizer update and record it. Raises OsoraError when a loss is not finite."""
+        """Do one optimizer update, or leave it out when a loss or gradient is not finite, and record it."""
         data_seconds = time.perf_counter() - started
         recorded = self._backward(micro_batches)
         trained = {name: part for name, part in self._parts().items() if part.optimizer.has_gradients()}
         norms = {f"{name}grad_norm": part.optimizer.clip() for name, part in trained.items()}
         # The only wait for the device in an update: everything that is recorded comes over at once.
         recorded |= norms
-        means = self.process.mean(torch.stack(list(recorded.values()))).tolist()
-        values = dict(zip(recorded, means, strict=True))
-        self._check_finite(
-            {name: values[name] for name in recorded if name in norms or name.endswith("loss")}, micro_batches
-        )
+        own = torch.stack(list(recorded.values()))
+        values = dict(zip(recorded, self.process.mean(own).tolist(), strict=True))
+        judged = {name: values[name] for name in recorded if name in norms or name.endswith("loss")}
         update = self.progress.update
-        values |= {f"{name}lr": part.optimizer.step(update) for name, part in trained.items()}
-        if self.state.ema is not None and "" in trained:
-            self.state.ema.update(self.state.module)
-        last = micro_batches[-1]
-        self.progress = replace(self.progress, update=update + 1, position=last.end)
+        if all(map(math.isfinite, judged.values())):
+            values |= {f"{name}lr": part.optimizer.step(update) for name, part in trained.items()}
+            if self.state.ema is not None and "" in trained:
+                self.state.ema.update(self.state.module)
+            self.progress = replace(self.progress, skipped_in_a_row=0)
+        else:
+            values |= self._leave_out(judged, micro_batches, bool(own.isfinite().all()))
+        self.progress = replace(self.progress, update=update + 1, position=micro_batches[-1].end)
         self._record(values, micro_batches, time.perf_counter() - started, data_seconds)
         self._count_bad(micro_batches)
 
@@ -234,18 +237,55 @@ class Trainer:
         """Whether a loss may reach the weights: where the backward pass changes them, one that is not finite may not."""
         return not self.recipe.memory.release_gradients or bool(loss.isfinite())
 
-    def _check_finite(self, values: dict[str, float], micro_batches: list[MicroBatch]) -> None:
-        if all(map(math.isfinite, values.values())):
-            return
-        self.checkpoints.wait()
+    def _leave_out(
+        self, values: dict[str, float], micro_batches: list[MicroBatch], own_is_finite: bool
+    ) -> dict[str, float]:
+        """Keep the batches, forget the gradients and return what is recorded of it.
+
+        The values are means over all processes, so all of them come here after the same update. Raises OsoraError when the
+        recipe allows no more of these.
+        """
+        optim, done, update = self.recipe.optim, self.progress, self.progress.update
+        folder = self.metrics.folder.faulty(update + 1)
+        self._keep_faulty(folder, values, micro_batches, own_is_finite)
         named = ", ".join(f"{name} = {value}" for name, value in values.items())
         rows = [row for m in micro_batches for row in m.batch.rows]
-        spoilt = self.recipe.memory.release_gradients and math.isfinite(values["loss"])
-        left = "memory.release_gradients has changed weights already" if spoilt else "the weights were left alone"
-        raise OsoraError(
-            f"update {self.progress.update + 1}: {named} (rows {rows}); {left}. Resume from "
-            f"{self.checkpoints.latest() or 'the start'} with a lower optim.lr or optim.grad_clip."
-        )
+        what = f"update {update + 1}: {named} (rows {rows}, kept in {folder})"
+        if self.recipe.memory.release_gradients and "grad_norm" in values:
+            self.checkpoints.wait()
+            raise OsoraError(
+                f"{what}; memory.release_gradients had applied its gradients before this was known. Resume from "
+                f"{self.checkpoints.latest() or 'the start'} with a lower optim.lr."
+            )
+        if done.skipped >= optim.max_skips or done.skipped_in_a_row >= optim.max_skips_in_a_row:
+            self.checkpoints.wait()
+            raise OsoraError(
+                f"{what}; the weights were left alone. optim.max_skips = {optim.max_skips} and max_skips_in_a_row = "
+                f"{optim.max_skips_in_a_row} allow no more of these: {done.skipped} were left out before, the last "
+                f"{done.skipped_in_a_row} in a row. Resume from {self.checkpoints.latest() or 'the start'} with a lower "
+                "optim.lr or optim.grad_clip."
+            )
+        for part in self._parts().values():
+            part.module.zero_grad(set_to_none=True)
+        self.progress = replace(done, skipped=done.skipped + 1, skipped_in_a_row=done.skipped_in_a_row + 1)
+        self.metrics.note(f"{what} was left out, {self.progress.skipped} of at most {optim.max_skips}")
+        return {"skipped": 1.0}
+
+    def _keep_faulty(
+        self, folder: Path, values: dict[str, float], micro_batches: list[MicroBatch], own_is_finite: bool
+    ) -> None:
+        """Write the batches of the processes whose own values are not finite; of all, where no loss shows whose it is."""
+        (faulty,) = self.process.totals([not own_is_finite])
+        first_of_its_batch = self.process.rank % self.process.together == 0
+        if first_of_its_batch and not (faulty and own_is_finite):
+            keep_faulty(
+                folder,
+                [m.batch for m in micro_batches],
+                values,
+                seed=self.recipe.seed,
+                update=self.progress.update,
+                rank=self.process.data_parallel.rank,
+            )
 
     def _count_bad(self, micro_batches: list[MicroBatch]) -> None:
         """Record clips that could not be read, and stop when they are too many."""

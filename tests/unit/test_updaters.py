@@ -122,6 +122,15 @@ def test_a_loss_that_is_not_finite_releases_nothing(tmp_path: Path) -> None:
     assert torch.isfinite(objective.module.weight).all()
 
 
+def test_a_gradient_that_is_not_finite_is_too_late_to_leave_out(tmp_path: Path) -> None:
+    objective = FakeObjective()
+    config = recipe(optim={"grad_clip": 0.0, "max_skips": 5}, memory={"release_gradients": True}, max_steps=3)
+    run = trainer(tmp_path, config, objective)
+    objective.module.bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(OsoraError, match="release_gradients had applied its gradients"):
+        run.fit()
+
+
 @pytest.mark.parametrize("code", [SIGNED, UNSIGNED])
 def test_codes_are_near_and_right_on_average(code: Code) -> None:
     drawn = torch.Generator().manual_seed(0)
