@@ -115,7 +115,7 @@ def test_several_processes_do_not_release() -> None:
 
 
 def test_a_loss_that_is_not_finite_releases_nothing(tmp_path: Path) -> None:
-    objective = FakeObjective(nan_at=3)
+    objective = FakeObjective(3)
     run = trainer(tmp_path, recipe(optim={"grad_clip": 0.0}, memory={"release_gradients": True}), objective)
     with pytest.raises(OsoraError, match="the weights were left alone"):
         run.fit()
