@@ -13,7 +13,12 @@ def optimizer_bytes(recipe: RunRecipe, weights: int, device: Device) -> int:
     """Return the bytes that the moments of so many weights take on the device; on a CPU, host memory is the same memory."""
     if recipe.memory.offload_optimizer:
         return host_bytes(recipe, weights) if device == "cpu" else 0
-    return 2 * weights + 2 * STATE * weights // BLOCK if recipe.optim.cls == "AdamW8bit" else weights * 2 * STATE
+    return moment_bytes(recipe.optim, weights)
+
+
+def moment_bytes(optim: OptimConfig, weights: int) -> int:
+    """Return the bytes of both moments of so many weights."""
+    return 2 * weights + 2 * STATE * weights // BLOCK if optim.cls == "AdamW8bit" else weights * 2 * STATE
 
 
 def host_bytes(recipe: RunRecipe, weights: int) -> int:

@@ -51,6 +51,8 @@ def learning_rate(
 class Optimizer:
     """AdamW in the recipe's form, with its schedule and clipping; its numbers are the recipe's, tensors the checkpoint's."""
 
+    released: Released | None = None
+
     def __init__(
         self,
         module: nn.Module,
@@ -64,7 +66,6 @@ class Optimizer:
         self.max_steps = max_steps
         self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
         make = partial(_updater, config=config, memory=memory)
-        self.released: Released | None = None
         if memory.release_gradients:
             if not self.layout.alone:
                 raise OsoraError(
