@@ -59,6 +59,16 @@ class Sharing:
         return self.sharers if self.stage >= 1 else 1
 
     @property
+    def weights(self) -> int:
+        """Over how many processes the weights are shared out between updates."""
+        return self.sharers if self.stage >= 1 else 1
+
+    @property
+    def gathers_all(self) -> bool:
+        """Whether all weights are gathered for an update, and not one block's at a time."""
+        return self.sharers > 1 and self.stage in (1, 2)
+
+    @property
     def sharding(self) -> Sharding:
         """What becomes of gradients and weights in an update."""
         return Sharding(
@@ -78,7 +88,7 @@ class Sharing:
             yield f"guidance branches shared out over {self.branches}: each process holds the whole denoiser"
         if self.pipeline > 1:
             yield f"pipeline parallel {self.pipeline}: blocks divided by it, up to {self.pipeline} micro-batches in flight"
-        shared = ["optimizer and average", "gradients", "weights"][: self.stage]
+        shared = ["optimizer, average and weights at rest", "gradients", "gathered weights"][: self.stage]
         if self.equals > 1:
             what = ", ".join(shared) if shared else "nothing"
             yield f"data parallel {self.data} (x sequence {self.sequence}): {what} divided by {self.sharers}"

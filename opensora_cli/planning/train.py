@@ -44,9 +44,9 @@ class DenoiserTraining:
         trained = max(self._weights(stage, self.counts.trained) for stage in self._stages)
         frozen = max(self._weights(stage, self.counts.whole) for stage in self._stages) if recipe.lora else 0
         matrix = self._precision.matrix
-        shared = sharing.sharding.weights
         return {
-            "weights": (STATE * trained + matrix * frozen) // shared,
+            "weights": (STATE * trained + matrix * frozen) // sharing.weights,
+            "gathered weights": matrix * (trained + frozen) if sharing.gathers_all else 0,
             "optimizer": optimizer_bytes(recipe, trained, self.device) // sharing.optimizer,
             "average (EMA)": STATE * trained // sharing.optimizer if optim.ema_decay is not None else 0,
             "autoencoder": matrix * self.autoencoder.total if recipe.dataset.encodes_clips else 0,
@@ -117,6 +117,10 @@ class DenoiserTraining:
     def _segments(self, tokens: Tokens, recomputed: Recomputed) -> list[Segment]:
         counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
         segments = mmdit_segments(counter, tokens, self.counts.trained, recomputed)
+        if self.sharing.gathers_all:
+            segments = [
+                replace(segment, casts=0) for segment in segments
+            ]  # they are gathered in the products' precision
         return offloaded(segments, self.recipe.memory.grad_ckpt_buffer_size)
 
     @cached_property

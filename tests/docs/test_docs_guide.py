@@ -31,6 +31,9 @@ max_steps = 2
 _delete_ = ["use_spatial_tiling"]
 from_pretrained = "demo/vae.safetensors"
 
+[model]
+_delete_ = ["cond_embed"]
+
 [dataset]
 num_workers = 0
 
@@ -38,12 +41,22 @@ num_workers = 0
 _delete_ = true
 "64px" = { 17 = [1.0, 2] }
 
+[parallel]
+_delete_ = true
+
+[optim]
+warmup_steps = 0
+
 [checkpoint]
 every = 1
+
+[logging]
+log_every = 1
 """
 """What makes a recipe of the page one for a CPU."""
-LAYERED = ("train", "cache", "sample", "data", "ckpt import", "config validate")
-"""Commands that meet models, clips or the machine, and so get that layer."""
+LAYERED = ("train", "cache", "data", "ckpt import", "config validate")
+"""Commands that meet models, clips or the machine, and so get that layer; a run has it already."""
+FLUX = {"cond_embed": False, "guidance_embed": True, "fused_qkv": True, "use_liger_rope": False}
 STEPS = ["--num-frames", "5", "--set", "sampling.num_steps=2", "--set", "sampling.resolution=64px"]
 
 
@@ -67,10 +80,12 @@ def prepare(folder: Path) -> None:
     Path("data").mkdir()
     Path("ckpts").mkdir()
     Path("small.toml").write_text(SMALL)
-    recipe = resolve("stage1_i2v", layers=["small.toml"]).recipe
+    recipe = resolve("stage1_i2v", layers=["small.toml"], sets=["model.cond_embed=true"]).recipe
     with seeded_init(0):
         save_file(build_denoiser(recipe.model).state_dict(), "ckpts/Open_Sora_v2.safetensors")
-        flux = recipe.model.model_copy(update={"cond_embed": False, "fused_qkv": True, "use_liger_rope": False, "guidance_embed": True})
+        flux = recipe.model.model_copy(
+            update={"cond_embed": False, "fused_qkv": True, "use_liger_rope": False, "guidance_embed": True}
+        )
         save_file(build_denoiser(flux).state_dict(), "ckpts/flux1-dev.safetensors")
         save_file(build_autoencoder(recipe.ae).state_dict(), "demo/vae.safetensors")
     Image.new("RGB", (96, 64), (200, 40, 40)).save("boat.png")
@@ -106,7 +121,7 @@ def arguments(line: str) -> list[str]:
         if option in words:
             words[words.index(option) + 1] = value
     if line.removeprefix("osora ").startswith(LAYERED):
-        words += ["--layer", "small.toml"]
+        words += ["--layer", "small.toml", *(["--set", "model.cond_embed=true"] if "examples/" in line else [])]
     return words + (STEPS if words[0] == "sample" else [])
 
 

@@ -95,7 +95,7 @@ def test_states_are_four_bytes_a_number_each() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "divided"),
-    [(0, ()), (1, ("optimizer",)), (2, ("optimizer", "gradients")), (3, ("optimizer", "gradients", "weights"))],
+    [(0, ()), (1, ("optimizer", "weights")), *((stage, ("optimizer", "weights", "gradients")) for stage in (2, 3))],
 )
 def test_zero_stages_divide_by_the_equal_processes(stage: int, divided: tuple[str, ...]) -> None:
     target = Target(16, "h200", memory_of("h200"))
@@ -104,6 +104,8 @@ def test_zero_stages_divide_by_the_equal_processes(stage: int, divided: tuple[st
     for name in ("weights", "optimizer", "gradients"):
         here, there = ({**one.states, "gradients": one.gradients}[name] for one in (plan, whole))
         assert here == there // (16 if name in divided else 1), name
+    gathered = whole.states["weights"] // 2 if stage in (1, 2) else 0
+    assert plan.states["gathered weights"] == gathered, "bf16"
 
 
 def test_tensor_and_sequence_parallel_shrink_the_activations() -> None:
