@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from opensora_cli.distributed.exchange import Group, joined, swap
 from opensora_cli.distributed.ring import ring_attention
-from opensora_models.mmdit.blocks import attention
 from opensora_models.mmdit.model import MMDiT
 from opensora_models.mmdit.parallel import IMAGE_TOKENS, TEXT_TOKENS, attending_blocks
 from schemas.parallel import ParallelConfig
@@ -35,13 +34,14 @@ class SharedTokens:
         self._signature = inspect.signature(model.forward)
         model.register_forward_pre_hook(self._hand_out, with_kwargs=True)
         model.register_forward_hook(self._collect)
+        self._attention = next(attending_blocks(model)).attention
         for block in attending_blocks(model):
             block.attention = self.swap_heads if mode == "all_to_all" else self.ring
 
     def swap_heads(self, q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor) -> Tensor:
         """Swap tokens for heads, attend to all tokens with a P-th of the heads, swap back (DeepSpeed-Ulysses, section 3)."""
         queries, keys = self._queries(q_BSHK, k_BSHK), self._all()
-        out_BAHK = attention(
+        out_BAHK = self._attention(
             self._to_heads(q_BSHK, queries), self._to_heads(k_BSHK, keys), self._to_heads(v_BSHK, keys)
         )
         return self._to_tokens(out_BAHK, queries)

@@ -73,7 +73,7 @@ def make_batch(
 
     `job` has the seconds of what was done once for all batches.
     """
-    device = next(models.denoiser.parameters()).device
+    device = models.device
     stages, whole = Stages(device), batch[0].config.num_steps
     steps = _Steps(progress, batch)
     with stages.stage("references"):
@@ -121,7 +121,8 @@ def _references(models: Generator, sample: Sample, size: tuple[int, int]) -> lis
         clips = read_references(sample.references, sample.config.cond_type, causal=autoencoder.causal, size=size)
     except OsoraError as error:
         return Failed(sample, error)
-    return encode_references(autoencoder, clips)
+    with models.at_work("autoencoder"):
+        return encode_references(autoencoder, clips)
 
 
 def _generate(
@@ -133,7 +134,7 @@ def _generate(
     steps: _Steps,
     stages: Stages,
 ) -> Clips:
-    device = next(models.denoiser.parameters()).device
+    device = models.device
     references = [latents[sample] for sample, _ in good]
     return generate(
         models,

@@ -1,6 +1,6 @@
 """Rules between fields, each with a code: 1xx models, 2xx data, 3xx sampling, 4xx optimization, 5xx processes."""
 
-from schemas.checks import autoencoder, buckets, compiling, data, model, optim, parallel, sampling, text
+from schemas.checks import autoencoder, buckets, data, model, optim, parallel, sampling, speed, text
 from schemas.checks.registry import RULES, Problem, Rule
 from schemas.recipes import AnyRecipe
 
@@ -10,13 +10,13 @@ __all__ = [
     "Rule",
     "autoencoder",
     "buckets",
-    "compiling",
     "data",
     "model",
     "optim",
     "parallel",
     "run_checks",
     "sampling",
+    "speed",
     "text",
 ]
 

@@ -87,7 +87,6 @@ def test_defaults_are_never_refused(kind: str) -> None:
             "sample/768px",
             ["sampling.offload=model"],
             [
-                "sampling.offload",
                 "parallel.static_graph",
                 *(f"parallel_ae.{name}" for name in ("plugin", "tp_size", "zero_stage")),
             ],
