@@ -1,11 +1,11 @@
 """Refusing what this version would ignore: a job never runs on with a setting that nothing reads."""
 
-from schemas.checks.parallel import SIZES, tables
+from opensora_cli.distributed.stage import sharing_stage
 from schemas.errors import OsoraError
 from schemas.readers import unread_settings
 from schemas.recipes import AnyRecipe, RunRecipe, SampleRecipe
 
-_HARMLESS = ("parallel.static_graph", "parallel_ae", "text.t5.shardformer", "text.clip.shardformer")
+_HARMLESS = ("parallel.static_graph", "text.t5.shardformer", "text.clip.shardformer")
 """How work is shared out, and not what it is: without these keys, models that are whole give the same numbers."""
 
 
@@ -24,19 +24,19 @@ def check_supported(recipe: AnyRecipe) -> None:
 
 
 def _check_spread(recipe: RunRecipe | SampleRecipe) -> None:
-    unable = SIZES if isinstance(recipe, SampleRecipe) else ("pp_size",)
-    spread = [f"{table}.{size}" for table, config in tables(recipe) for size in unable if getattr(config, size) > 1]
-    if spread:
-        why = (
-            "sampling works in one process"
-            if isinstance(recipe, SampleRecipe)
-            else "training shares out clips, tokens, features and states, not blocks"
+    config = recipe.parallel
+    if config.pp_size > 1:
+        raise OsoraError(
+            "parallel.pp_size: this version of osora shares out clips, tokens, features and guidance branches, not blocks. "
+            "To run without: --set parallel.pp_size=1"
         )
-        fix = " ".join(f"--set {key}=1" for key in spread)
-        raise OsoraError(f"{' and '.join(spread)}: in this version of osora {why}. To run without: {fix}")
-    for table, config in tables(recipe):
-        if config.engine != "torch":
-            raise OsoraError(
-                f'{table}.engine = "{config.engine}": this version of osora runs on PyTorch\'s own engine alone. '
-                f"Use --set {table}.engine=torch."
-            )
+    if isinstance(recipe, SampleRecipe) and sharing_stage(config) == 3:
+        raise OsoraError(
+            "parallel: zero3 and fsdp share out the weights of processes that take their steps together, and in sampling "
+            'each goes at its own pace. Use --set parallel.plugin=hybrid with parallel.tp_size for less memory, or "none".'
+        )
+    if config.engine != "torch":
+        raise OsoraError(
+            f'parallel.engine = "{config.engine}": this version of osora runs on PyTorch\'s own engine alone. '
+            "Use --set parallel.engine=torch."
+        )

@@ -51,6 +51,13 @@ class Layout:
         if self._sharded is not None and self._reduce_late:
             self._sharded.set_requires_gradient_sync(last)
 
+    def reshard(self) -> None:
+        """Let go of weights that a forward pass without a backward pass gathered."""
+        if isinstance(self._sharded, nn.Module):
+            for module in self._sharded.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
+
     def average(self, gradients: Iterable[Tensor]) -> None:
         """Average gradients over the processes with equal weights, in place; sharded ones were averaged on the way."""
         if self._equals is None or self._sharded is not None:

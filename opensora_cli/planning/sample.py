@@ -88,10 +88,8 @@ class Sampling:
 
     @property
     def branches(self) -> int:
-        """Evaluations of a guided step: caption and negative, with a reference also the negative without it."""
-        if self.recipe.model.guidance_embed:
-            return 1
-        return 2 if self.recipe.sampling.cond_type == "t2v" else 3
+        """Evaluations of a guided step."""
+        return self.recipe.branches
 
     @property
     def _evaluations(self) -> int:
@@ -110,7 +108,7 @@ class Sampling:
     def _denoising(self, shape: ClipShape, batch: int) -> int:
         parts = self.sharing.sequence
         image, text = self._image_tokens(shape), self.recipe.text.t5.max_length
-        together = 1 if self.recipe.sampling.cfg_branches == "in_turn" else self.branches
+        together = 1 if self.recipe.sampling.cfg_branches == "in_turn" else -(-self.branches // self.sharing.branches)
         tokens = Tokens(batch * together, -(-image // parts), -(-text // parts))
         counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
         matrix = self.recipe.model.hidden_size * int(self.recipe.model.hidden_size * (self.recipe.model.mlp_ratio + 3))

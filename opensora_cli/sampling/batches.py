@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from opensora_cli.distributed.team import Team
 from opensora_cli.progress import JobProgress
-from opensora_cli.sampling.generate import Clips, Generator, encode_references, generate
+from opensora_cli.sampling.generate import ALONE, Clips, Generator, encode_references, generate
 from opensora_cli.sampling.prompts import PromptTable, WrittenPrompt
 from opensora_cli.sampling.references import read_references
 from opensora_cli.sampling.request import Sample
@@ -68,25 +69,31 @@ def make_batch(
     size: tuple[int, int],
     job: Stages,
     progress: JobProgress,
+    team: Team = ALONE,
 ) -> Iterator[Made | Failed]:
     """Yield what comes of each sample of a batch; one with a bad reference does not hold up the others.
 
-    `job` has the seconds of what was done once for all batches.
+    `job` has the seconds of what was done once for all batches. Every process of a team has to be at the same batch, and
+    yields its own share; the leader also yields the samples that the team could not begin with.
     """
     device = models.device
     stages, whole = Stages(device), batch[0].config.num_steps
     steps = _Steps(progress, batch)
     with stages.stage("references"):
         latents = {sample: _references(models, sample, size) for sample in batch}
-    yield from (latent for latent in latents.values() if isinstance(latent, Failed))
+    yield from _not_begun(latents, team)
     good = [
         (sample, prompt)
         for sample, prompt in zip(batch, prompts, strict=True)
         if not isinstance(latents[sample], Failed)
     ]
     try:
-        clips = _generate(models, texts, good, latents, size, steps, stages) if good else None
+        clips = _generate(models, texts, good, latents, size, steps, stages, team) if good else None
     except torch.OutOfMemoryError as error:
+        if team.size > 1:  # the others are in the middle of the step, and cannot leave it alone
+            raise OsoraError(
+                f"not enough memory on {device}: {_first_line(error)}. Share out more, or make smaller clips."
+            ) from error
         reason = f"not enough memory on {device} for {len(good)} samples of {size[0]} x {size[1]}: {_first_line(error)}"
         advice = (
             "Use a smaller sampling.batch_size, sampling.cfg_branches = in_turn, fewer frames or a lower resolution."
@@ -96,8 +103,23 @@ def make_batch(
     progress.advance(steps.facts, whole - steps.done)
     if clips is not None:
         seconds = {**job.rounded(), **stages.rounded()}
-        for (sample, prompt), video_CTHW in zip(good, clips.video.cpu(), strict=True):
+        own = (good[item] for item in clips.own)
+        for (sample, prompt), video_CTHW in zip(own, clips.video.cpu(), strict=True):
             yield Made(sample, video_CTHW, prompt, clips.evaluations, len(good), seconds, peak_bytes(device))
+
+
+Latents = dict[Sample, list[Tensor] | Failed | None]
+
+
+def _not_begun(latents: Latents, team: Team) -> Iterator[Failed]:
+    """Let the team give up every sample whose references one of them could not read; the leader yields those."""
+    good = team.agree([not isinstance(latent, Failed) for latent in latents.values()])
+    for sample, fine in zip(list(latents), good, strict=True):
+        latent = latents[sample]
+        if not fine and not isinstance(latent, Failed):
+            latents[sample] = latent = Failed(sample, OsoraError("another process could not read its references"))
+        if isinstance(latent, Failed) and team.is_leader:
+            yield latent
 
 
 class _Steps:
@@ -129,10 +151,11 @@ def _generate(
     models: Generator,
     texts: PromptTable,
     good: Sequence[tuple[Sample, WrittenPrompt]],
-    latents: dict[Sample, list[Tensor] | Failed | None],
+    latents: Latents,
     size: tuple[int, int],
     steps: _Steps,
     stages: Stages,
+    team: Team,
 ) -> Clips:
     device = models.device
     references = [latents[sample] for sample, _ in good]
@@ -146,6 +169,7 @@ def _generate(
         [one for one in references if not isinstance(one, Failed)],
         steps,
         stages,
+        team,
     )
 
 

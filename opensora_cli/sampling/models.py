@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from opensora_cli.distributed.team import Team
 from opensora_cli.frozen import frozen_autoencoder
-from opensora_cli.sampling.generate import Generator, ModelName
+from opensora_cli.sampling.generate import ALONE, Generator, ModelName
 from opensora_cli.sampling.offload import BlockSwap, Waiting, WholeModel
 from opensora_cli.training.draws import seeded_init
 from opensora_models.build import build_autoencoder, build_denoiser
@@ -39,12 +40,17 @@ def autoencoder_facts(config: AutoencoderConfig) -> AutoencoderFacts:
 
 
 def load_models(
-    recipe: SampleRecipe, weights: Mapping[str, str | None], dtype: torch.dtype, device: torch.device
+    recipe: SampleRecipe,
+    weights: Mapping[str, str | None],
+    dtype: torch.dtype,
+    device: torch.device,
+    team: Team = ALONE,
 ) -> Generator:
     """Build the autoencoder and the denoiser, load their weights, and put them where `sampling.offload` says.
 
     `weights` are the files of "model" and "ae"; a model without a file keeps random weights, drawn from the sampling seed.
-    Raises OsoraError where weights do not fit, or a package is missing.
+    The denoiser is shared out over the `team`, as the recipe says. Raises OsoraError where weights do not fit, or a
+    package is missing.
     """
     config = recipe.sampling
     attention = pick_attention(config.attention)  # before minutes of loading
@@ -52,6 +58,7 @@ def load_models(
     autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=config.seed, dtype=dtype, device=home)
     denoiser = _load_denoiser(recipe, weights["model"], dtype, home, device).eval().requires_grad_(False)
     use_attention(denoiser, attention)
+    team.spread(denoiser)
     waiting = _put_away(denoiser, autoencoder, config.offload, device)
     if config.compile:
         compile_blocks(denoiser, any_size=False)

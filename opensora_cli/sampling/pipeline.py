@@ -1,12 +1,15 @@
 """Sampling as a Python object: `Pipeline` makes clips from prompts, in memory or as a job that writes files."""
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
 
-from opensora_cli.distributed.process import DTYPES, pick_device
+from opensora_cli.distributed.process import DTYPES, Process, pick_device
+from opensora_cli.distributed.team import form_team
 from opensora_cli.progress import JobProgress
 from opensora_cli.sampling.batches import Failed, Made, make_batch, plan_batches
 from opensora_cli.sampling.files import run_job
@@ -21,6 +24,8 @@ from opensora_cli.sampling.source import find_source
 from opensora_cli.sampling.stages import Stages
 from opensora_cli.sampling.weights import find_weights
 from opensora_cli.supported import check_supported
+from schemas.checks.parallel import world_size_problem
+from schemas.errors import OsoraError
 from schemas.recipes import SampleRecipe
 from schemas.resolve import Resolved, resolve
 from schemas.sampling import SamplingConfig
@@ -34,9 +39,18 @@ class Pipeline:
     `from_recipe` is the usual way to one. `recipe`, `weights` (the files in use) and `device` can be read.
     """
 
-    def __init__(self, resolved: Resolved, *, ema: bool = False, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        resolved: Resolved,
+        *,
+        ema: bool = False,
+        console: Console | None = None,
+        process: Process | None = None,
+    ) -> None:
         """Check a resolved recipe and find its weights, without loading them. `console` shows progress; None is silent.
 
+        `process` is this one's place in a job of several, each of which has a pipeline and makes the same calls
+        (`opensora_cli.distributed.process.start_process`); without, it is the only one.
         Raises OsoraError for a recipe that this version cannot run, and for weights that are not there.
         """
         recipe = resolved.recipe
@@ -44,12 +58,16 @@ class Pipeline:
         check_supported(recipe)
         self.resolved = resolved
         self.recipe = recipe
-        self.device = pick_device(recipe.device)
+        self.process = process or Process(rank=0, world_size=1, device=pick_device(recipe.device))
+        if problem := world_size_problem(recipe.parallel, self.process.world_size):
+            raise OsoraError(f"{problem} The option --nproc starts processes.")
+        self.device = self.process.device
         self.weights: dict[str, str | None] = {
             "model": _weights(recipe.model.from_pretrained, "model.from_pretrained", ema),
             "ae": _weights(recipe.ae.from_pretrained, "ae.from_pretrained", False),
         }
-        self.console = console or Console(quiet=True)
+        self.console = console if console and self.process.is_main else Console(quiet=True)
+        self._team = form_team(recipe.parallel, self.process)
         self._facts = autoencoder_facts(recipe.ae)
         self._stages = Stages(self.device)
         self._texts = PromptTable({}, {})
@@ -65,6 +83,7 @@ class Pipeline:
         unsets: Sequence[str] = (),
         ema: bool = False,
         console: Console | None = None,
+        process: Process | None = None,
     ) -> Self:
         """Return the pipeline of a recipe's file or packaged name, of a run folder or of one of its checkpoints.
 
@@ -80,7 +99,7 @@ class Pipeline:
             kind="sample",
             injected=source.injected,
         )
-        return cls(resolved, ema=ema, console=console)
+        return cls(resolved, ema=ema, console=console, process=process)
 
     def __call__(
         self,
@@ -122,6 +141,7 @@ class Pipeline:
     def make(self, samples: Sequence[Sample]) -> Iterator["Made | Failed"]:
         """Yield every sample, made or failed, batch by batch: those of one size together, in order.
 
+        Of several processes each yields those that it finishes, and all together every one once.
         Raises OsoraError at once, before any model is loaded, for sizes that do not exist, for references that are missing
         or too short, and for a language model without a key.
         """
@@ -133,15 +153,18 @@ class Pipeline:
 
     def _make(self, samples: Sequence[Sample], writer: LanguageModel | None) -> Iterator["Made | Failed"]:
         written = self._write_prompts(samples, writer)
-        self._encode({*(prompt.encoded for prompt in written.values()), *(sample.negative for sample in samples)})
+        batches = self._team.batches(plan_batches(samples, self.recipe.sampling.batch_size))
+        if not batches:
+            return
+        share = [sample for batch in batches for sample in batch]
+        self._encode({*(written[_key(sample)].encoded for sample in share), *(sample.negative for sample in share)})
         models = self._load()
-        batches = plan_batches(samples, self.recipe.sampling.batch_size)
         steps = sum(batch[0].config.num_steps for batch in batches)
         with JobProgress("sampling", steps, console=self.console) as progress:
             for batch in batches:
                 size = self._size(batch[0].config)
                 prompts = [written[_key(sample)] for sample in batch]
-                yield from make_batch(models, self._texts, batch, prompts, size, self._stages, progress)
+                yield from make_batch(models, self._texts, batch, prompts, size, self._stages, progress, self._team)
 
     def _size(self, config: SamplingConfig) -> tuple[int, int]:
         return sample_size(config, self._facts.strides[1] * self.recipe.model.patch_size)
@@ -158,12 +181,14 @@ class Pipeline:
         first = {_key(sample): sample for sample in samples}
         if model is None:
             return {key: write_prompt(sample, None) for key, sample in first.items()}
-        written = {}
-        with JobProgress("writing prompts", len(first), console=self.console) as progress:
-            for key, sample in first.items():
-                written[key] = write_prompt(sample, model)
-                progress.advance()
-        return written
+        written: list[WrittenPrompt] = []
+        if self.process.is_main:  # it never says the same twice, and all have to work with the same
+            with JobProgress("writing prompts", len(first), console=self.console) as progress:
+                for sample in first.values():
+                    written.append(write_prompt(sample, model))
+                    progress.advance()
+        told = self.process.from_main(json.dumps([asdict(prompt) for prompt in written]))
+        return dict(zip(first, (WrittenPrompt(**values) for values in json.loads(told or "[]")), strict=True))
 
     def _encode(self, texts: set[str]) -> None:
         missing = texts - self._texts.tokens.keys()
@@ -176,7 +201,9 @@ class Pipeline:
     def _load(self) -> Generator:
         if self._models is None:
             with self._stages.stage("load"):
-                self._models = load_models(self.recipe, self.weights, DTYPES[self.recipe.dtype], self.device)
+                self._models = load_models(
+                    self.recipe, self.weights, DTYPES[self.recipe.dtype], self.device, self._team
+                )
         return self._models
 
 

@@ -45,10 +45,12 @@ _PORTION = 2**29
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: updates done, and the place in the data."""
+    """How far a run has come: updates done, those of them that were left out, and the place in the data."""
 
     update: int = 0
     position: Position = START
+    skipped: int = 0
+    skipped_in_a_row: int = 0
 
 
 @dataclass
@@ -237,7 +239,8 @@ def _read_progress(record: dict[str, Any]) -> Progress:
         raise ValueError(f"its format is {record['format']}, this version of osora reads format {FORMAT}")
     position = dict(record["position"])
     before = tuple((int(ranks), int(steps)) for ranks, steps in position.pop("before"))
-    return Progress(record["update"], Position(**position, before=before))
+    skipped = {name: int(record.get(name, 0)) for name in ("skipped", "skipped_in_a_row")}
+    return Progress(record["update"], Position(**position, before=before), **skipped)
 
 
 def _portions(shapes: dict[str, torch.Size]) -> Iterator[list[str]]:

@@ -1,6 +1,18 @@
 """Rules between fields, each with a code: 1xx models, 2xx data, 3xx sampling, 4xx optimization, 5xx processes."""
 
-from schemas.checks import autoencoder, buckets, data, model, optim, parallel, sampling, speed, text
+from schemas.checks import (
+    autoencoder,
+    buckets,
+    data,
+    looks,
+    memory,
+    model,
+    optim,
+    parallel,
+    sampling,
+    speed,
+    text,
+)
 from schemas.checks.registry import RULES, Problem, Rule
 from schemas.recipes import AnyRecipe
 
@@ -11,6 +23,8 @@ __all__ = [
     "autoencoder",
     "buckets",
     "data",
+    "looks",
+    "memory",
     "model",
     "optim",
     "parallel",

@@ -35,7 +35,7 @@ def warmup_ends_before_the_run(recipe: RunRecipe) -> Iterator[Finding]:
 @rule(
     "OSR402",
     RunRecipe,
-    reason="A cosine needs to know where it ends.",
+    reason="A schedule that falls needs to know where it ends.",
     fix='Set max_steps, or optim.schedule = "constant".',
     wrong="""
         _base_ = "stage1"
@@ -49,10 +49,10 @@ def warmup_ends_before_the_run(recipe: RunRecipe) -> Iterator[Finding]:
         schedule = "cosine"
     """,
 )
-def cosine_knows_its_end(recipe: RunRecipe) -> Iterator[Finding]:
-    """The cosine schedule needs max_steps."""
-    if recipe.optim.schedule == "cosine" and recipe.max_steps is None:
-        message = 'optim.schedule = "cosine" runs down to 0 at max_steps, which is not set.'
+def a_falling_rate_knows_its_end(recipe: RunRecipe) -> Iterator[Finding]:
+    """The cosine and the linear schedule need max_steps."""
+    if recipe.optim.schedule != "constant" and recipe.max_steps is None:
+        message = f'optim.schedule = "{recipe.optim.schedule}" runs down to 0 at max_steps, which is not set.'
         yield Finding((("optim", "schedule"),), message)
 
 

@@ -53,6 +53,9 @@ CASES = [
         ["max_steps=10", "optim.warmup_steps=11", "checkpoint.every=5"],
         "optim.warmup_steps = 11 is more than max_steps = 10.",
     ),
+    ("OSR420", "tiny/vae", ["validation.ema=true"], "validation.ema = true, but optim.ema_decay is not set"),
+    ("OSR421", "stage1", ["samples.prompts=['rain']", "samples.num_frames=50"], "samples.num_frames = 50: the causal"),
+    ("OSR421", "stage1", ["samples.aspect_ratio=wide"], '"wide" is not width:height'),
     ("OSR520", "tiny/vae", ["memory.compile=true"], "an autoencoder has no blocks"),
     (
         "OSR520",

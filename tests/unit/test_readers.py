@@ -86,10 +86,7 @@ def test_defaults_are_never_refused(kind: str) -> None:
         (
             "sample/768px",
             ["sampling.offload=model"],
-            [
-                "parallel.static_graph",
-                *(f"parallel_ae.{name}" for name in ("plugin", "tp_size", "zero_stage")),
-            ],
+            ["parallel.static_graph"],
         ),
     ],
 )
