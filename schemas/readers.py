@@ -13,7 +13,6 @@ UNREAD: Mapping[str, str] = {
     "memory.offload_optimizer": "Training at scale",
     "optim.cls": "Training at scale",
     "parallel.static_graph": "Training at scale",
-    "t2i2v": "Sampling, complete",
     "text.clip.shardformer": "Training at scale",
     "text.t5.shardformer": "Training at scale",
 }

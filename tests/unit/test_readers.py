@@ -82,7 +82,7 @@ def test_defaults_are_never_refused(kind: str) -> None:
         ("tiny/train", ["text.t5.shardformer=false"], ["text.t5.shardformer"]),
         ("tiny/vae", ["discriminator.ndf=8", "mixed_image_ratio=0.5"], []),
         ("sample/256px", [], []),
-        ("sample/t2i2v_256px", [], ["t2i2v"]),
+        ("sample/t2i2v_256px", [], []),
         (
             "sample/768px",
             ["sampling.offload=model"],
