@@ -1,6 +1,6 @@
 """Loading weights tensor by tensor, so that a model is never there twice, nor in a precision that is not wanted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -27,15 +27,15 @@ def stream_weights(path: str | Path) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def fill(module: nn.Module, path: str | Path, device: torch.device) -> None:
-    """Load the weights at `path` into `module`, whose memory is there; 8-bit layers quantise theirs on `device`.
+def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]], path: str | Path, device: torch.device) -> None:
+    """Copy (key, tensor) of the weights at `path` into `module`, whose memory is there; 8-bit layers quantise on `device`.
 
     As strict as `load_weights`, and before the first tensor is read. Raises OsoraError where the weights do not fit.
     """
     shapes = {key: torch.empty(header.shape, device="meta") for key, header in read_headers(path).items()}
     check_fit(module, shapes, path, allow_missing=[SCALES])
     own = module.state_dict()
-    for key, tensor in stream_weights(path):
+    for key, tensor in tensors:
         owner, _, name = key.rpartition(".")
         layer = module.get_submodule(owner)
         if isinstance(layer, Float8Linear) and name == "weight":
