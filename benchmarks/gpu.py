@@ -1,9 +1,9 @@
-"""Seconds and peak memory of the real sizes on one GPU, with random weights: sampling, autoencoders, a training step.
+"""Seconds and peak memory of the real sizes on one GPU, with random weights: autoencoders, a training step.
 
-    python -m benchmarks.gpu [sample] [vae] [train] [--steps 50] [--rounds 3]
+    python -m benchmarks.gpu [vae] [train] [--rounds 3]
 
 Absolute figures, printed with the GPU's name and beside a plain matrix product of the same run; benchmarks/RESULTS.md
-keeps them. Text features are random: encoding a prompt is not part of any figure.
+keeps them. Sampling is measured by benchmarks.sample_gpu.
 """
 
 import argparse
@@ -15,10 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from opensora_cli.sampling.denoise import EncodedText
-from opensora_cli.sampling.generate import Generator, generate
-from opensora_cli.sampling.size import sample_size
-from opensora_cli.sampling.stages import Stages
-from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.build import build_autoencoder
 from opensora_models.diffusion.latent_packing import image_ids, text_ids
 from opensora_models.diffusion.rectified_flow import flow_loss
 from opensora_models.mmdit.model import MMDiT
@@ -68,34 +65,6 @@ def random_text(recipe: SampleRecipe) -> EncodedText:
         torch.randn(1, recipe.text.t5.max_length, recipe.model.context_in_dim, device=DEVICE, dtype=DTYPE),
         torch.randn(1, recipe.model.vec_in_dim, device=DEVICE, dtype=DTYPE),
     )
-
-
-def sample(steps: int) -> None:
-    """Text to video at 256px, 129 frames, with the 11B model, and a few steps at 768px."""
-    for name, count in (("sample/256px", steps), ("sample/768px", 3)):
-        recipe = resolve(name, sets=["sampling.num_frames=129", f"sampling.num_steps={count}"]).recipe
-        assert isinstance(recipe, SampleRecipe)
-        models = Generator(
-            built(lambda recipe=recipe: build_denoiser(recipe.model)),
-            built(lambda recipe=recipe: build_autoencoder(recipe.ae)),  # type: ignore[arg-type]
-            recipe.model,
-        )
-        size = sample_size(recipe.sampling, models.autoencoder.strides[1] * recipe.model.patch_size)
-        texts = random_text(recipe), random_text(recipe)
-        warm = recipe.sampling.model_copy(update={"num_steps": 2, "num_frames": 5})
-        generate(models, warm, size, [0], *texts, [None])
-        torch.cuda.reset_peak_memory_stats()
-        stages = Stages(DEVICE)
-        with torch.autocast("cuda", DTYPE):
-            made = generate(models, recipe.sampling, size, [0], *texts, [None], stages=stages)
-        found = ", ".join(f"{stage} {value:.2f} s" for stage, value in stages.seconds.items())
-        print(
-            f"{name}: {tuple(made.video.shape)}, {count} steps, {made.evaluations} evaluations: {found}, "
-            f"peak {peak_gib():.1f} GiB",
-            flush=True,
-        )
-        del models
-        torch.cuda.empty_cache()
 
 
 def vae(rounds: int) -> None:
@@ -186,8 +155,7 @@ def train_flops(model: MMDiT, batch: int, tokens: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["sample", "vae", "train"], help="all of them if left out")
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("what", nargs="*", choices=["vae", "train"], help="all of them if left out")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     if not torch.cuda.is_available():
@@ -195,11 +163,8 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     print(f"bf16 matrix product, 8192 cubed: {matrix_product_tflops():.0f} TFLOP/s", flush=True)
-    for name in args.what or ["vae", "train", "sample"]:
-        if name == "sample":
-            sample(args.steps)
-        else:
-            {"vae": vae, "train": train}[name](args.rounds)
+    for name in args.what or ["vae", "train"]:
+        {"vae": vae, "train": train}[name](args.rounds)
         torch.cuda.empty_cache()
 
 

@@ -87,6 +87,24 @@ class SamplingConfig(Schema):
         description="Keep the denoiser's matrices in 8-bit floats and multiply in dtype.",
         json_schema_extra=BOTH,
     )
+    attention: Literal["auto", "sdpa", "flash", "flex"] = Field(
+        "auto",
+        description=(
+            "Kernel of the attention: PyTorch's (sdpa), of these cuDNN's first where it is the fastest (auto), "
+            "FlashAttention's (flash, an extra), or FlexAttention's (flex)."
+        ),
+        json_schema_extra=NUMERICS,
+    )
+    cache_threshold: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description=(
+            "Above 0, a step whose first block changes the clip by about as much as before (to this share) reuses what the "
+            "other blocks added then. Faster, and not the same clip: 0.1 is cautious. 0 is off."
+        ),
+        json_schema_extra=BOTH,
+    )
     compile: bool = Field(
         False,
         description="Compile the denoiser's blocks: a minute for the first clip of a size, then faster steps.",

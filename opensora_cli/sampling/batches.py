@@ -34,6 +34,8 @@ class Made:
     """The most memory in use since the process began: of the GPU, else of the process."""
     image: "Made | None" = None
     """The first frame, where an image model made it: a video of one frame."""
+    reused: int = 0
+    """Evaluations that the step cache cut short, of all `evaluations`."""
 
     def save(self, path: str | Path) -> Path:
         """Write the clip or image, and return its path: the suffix is that of the recipe's output_format if there is none.
@@ -81,7 +83,7 @@ def make_batch(
     yields its own share; the leader also yields the samples that the team could not begin with. `images` are the first
     frames of samples that need one.
     """
-    device = next(models.denoiser.parameters()).device
+    device = models.device
     stages, whole = Stages(device), batch[0].config.num_steps
     steps = _Steps(progress, batch)
     with stages.stage("references"):
@@ -108,10 +110,10 @@ def make_batch(
     progress.advance(steps.facts, whole - steps.done)
     if clips is not None:
         seconds = {**job.rounded(), **stages.rounded()}
-        own = (good[item] for item in clips.own)
-        for (sample, prompt), video_CTHW in zip(own, clips.video.cpu(), strict=True):
+        for item, video_CTHW in zip(clips.own, clips.video.cpu(), strict=True):
+            sample, prompt = good[item]
             took = clips.evaluations, len(good), seconds, peak_bytes(device)
-            yield Made(sample, video_CTHW, prompt, *took, images.get(sample))
+            yield Made(sample, video_CTHW, prompt, *took, images.get(sample), clips.reused[item])
 
 
 Latents = dict[Sample, list[Tensor] | Failed | None]
@@ -153,7 +155,8 @@ def _references(
         clips = read_references(sample.references, sample.config.cond_type, causal=autoencoder.causal, size=size)
     except OsoraError as error:
         return Failed(sample, error)
-    return encode_references(autoencoder, clips)
+    with models.at_work("autoencoder"):
+        return encode_references(autoencoder, clips)
 
 
 def _generate(
@@ -166,7 +169,7 @@ def _generate(
     stages: Stages,
     team: Team,
 ) -> Clips:
-    device = next(models.denoiser.parameters()).device
+    device = models.device
     references = [latents[sample] for sample, _ in good]
     return generate(
         models,
