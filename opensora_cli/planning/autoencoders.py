@@ -37,7 +37,7 @@ class AutoencoderTraining:
         return {
             "weights": STATE * total // self.sharing.sharding.weights,
             "optimizer": moments,
-            "average (EMA)": STATE * total // self.sharing.optimizer if optim.ema_decay is not None else 0,
+            "average (EMA)": STATE * total // self.sharing.average if optim.ema_decay is not None else 0,
         }
 
     @property
