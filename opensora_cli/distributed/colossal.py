@@ -38,6 +38,11 @@ class Boosted(Layout):
         super().__init__(neighbours=neighbours, slices=slices)
         self._plugin = plugin
 
+    @property
+    def alone(self) -> bool:
+        """Whether this process has all of the module, and nobody else has any: a plugin has to be asked for its gradients."""
+        return False
+
     def boost(self, module: nn.Module, optimizer: "Optimizer") -> Any:
         """Hand a module and its optimizer over to the plugin; return the optimizer to step with."""
         from colossalai.booster import Booster
