@@ -47,7 +47,6 @@ def the_engine_can_do_it(recipe: RunRecipe | SampleRecipe) -> Iterator[Finding]:
         ("parallel", "zero_stage"): config.zero_stage == 3,
         ("memory", "offload_optimizer"): recipe.memory.offload_optimizer,
         ("memory", "release_gradients"): recipe.memory.release_gradients,
-        ("memory", "release_gradients"): recipe.memory.release_gradients,
         ("optim", "cls"): recipe.optim.cls != "AdamW",
     }
     for key in (key for key, asked in unable.items() if asked):
