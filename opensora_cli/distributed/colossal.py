@@ -120,7 +120,7 @@ class Boosted(Layout):
             return super().whole(key, tensor)
         shape = self._shapes[name]
         padded = tensor.new_empty(tensor.numel() * dist.get_world_size())
-        dist.all_gather(list(padded.split(tensor.numel())), tensor.contiguous())
+        dist.all_gather(list(padded.chunk(dist.get_world_size())), tensor.contiguous())
         return padded[: shape.numel()].view(shape)
 
     @torch.no_grad()
