@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from opensora_cli.planning.coding import coding
-from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_segments
+from opensora_cli.planning.mmdit import MMDiTCounter, Recomputed, Tokens, mmdit_segments
 from opensora_cli.planning.modules import count_denoiser
 from opensora_cli.planning.plan import Target, make_plan
 from opensora_cli.planning.precision import STATE, Device, Precision
@@ -32,14 +32,17 @@ from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.diffusion.rectified_flow import flow_loss
+from opensora_models.layers.recompute import Recompute
 from opensora_models.vae_loss.reconstruction import reconstruction_loss
 from schemas.autoencoder import HunyuanVAEConfig
 from schemas.denoiser import MMDiTConfig
+from schemas.memory import MemoryConfig
 from schemas.optim import OptimConfig
 from schemas.recipes import VaeTrainRecipe
 
 TOLERANCE = 0.15
 MIB = 2**20
+PLAIN = MemoryConfig()
 
 
 @contextmanager
@@ -67,7 +70,7 @@ class Case:
     config: MMDiTConfig
     tokens: Tokens
     dtype: Literal["bf16", "fp32"]
-    recomputed: tuple[int, int] = (0, 0)
+    memory: MemoryConfig = PLAIN
     average: bool = True
     fake: bool = False
 
@@ -75,6 +78,10 @@ class Case:
 def small(**keys: Any) -> MMDiTConfig:
     shape = {"in_channels": 32, "vec_in_dim": 64, "context_in_dim": 128, "hidden_size": 256, "num_heads": 4}
     return MMDiTConfig.model_validate({**shape, "axes_dim": (16, 24, 24), "depth": 3, "depth_single_blocks": 5, **keys})
+
+
+def again(double: int, single: int, **keys: Any) -> MemoryConfig:
+    return MemoryConfig(grad_checkpoint=True, grad_ckpt_settings=(double, single), **keys)
 
 
 def cases(full: bool) -> list[Case]:
@@ -87,20 +94,25 @@ def cases(full: bool) -> list[Case]:
         Case("split fp32 patch 1", small(**split, patch_size=1, cond_embed=True), Tokens(2, 1000, 64), "fp32"),
         Case("split bf16 patch 2", small(**split, cond_embed=True), large, "bf16"),
         Case("split bf16, one clip", small(**split), Tokens(1, 1400, 160), "bf16"),
-        Case("split fp32, all recomputed", small(**split), large, "fp32", (3, 5)),
-        Case("split bf16, all recomputed", small(**split), large, "bf16", (3, 5)),
-        Case("narrow fp32, all recomputed", small(**narrow), long, "fp32", (3, 5)),
-        Case("narrow bf16, all recomputed", small(**narrow), long, "bf16", (3, 5)),
-        Case("narrow fused bf16, singles recomputed", small(**{**narrow, "fused_qkv": True}), long, "bf16", (0, 5)),
-        Case("fused bf16, some recomputed", small(guidance_embed=True), large, "bf16", (1, 3)),
+        Case("split fp32, all recomputed", small(**split), large, "fp32", again(3, 5)),
+        Case("split bf16, all recomputed", small(**split), large, "bf16", again(3, 5)),
+        Case("narrow fp32, all recomputed", small(**narrow), long, "fp32", again(3, 5)),
+        Case("narrow bf16, all recomputed", small(**narrow), long, "bf16", again(3, 5)),
+        Case(
+            "narrow fused bf16, singles recomputed", small(**{**narrow, "fused_qkv": True}), long, "bf16", again(0, 5)
+        ),
+        Case("fused bf16, some recomputed", small(guidance_embed=True), large, "bf16", again(1, 3)),
+        Case("split fp32, every second recomputed", small(**split), large, "fp32", again(3, 5, grad_ckpt_every=2)),
+        Case("split fp32, products kept", small(**split), large, "fp32", again(3, 5, grad_ckpt_keep="products")),
+        Case("fused bf16, products kept", small(), large, "bf16", again(3, 5, grad_ckpt_keep="products")),
         Case("mostly states fp32", small(hidden_size=512, axes_dim=(32, 48, 48)), short, "fp32"),
-        Case("mostly states bf16, no average", small(**split), short, "bf16", (0, 0), False),
+        Case("mostly states bf16, no average", small(**split), short, "bf16", PLAIN, False),
     ]
     if full:
         whole = MMDiTConfig(**split, cond_embed=True)
         stage1 = Tokens(2, 260 * 9, 512)
-        found.append(Case("11B bf16, 33 frames, recomputed", whole, stage1, "bf16", (8, 38), False, True))
-        found.append(Case("11B bf16, 33 frames, kept", whole, stage1, "bf16", (0, 0), False, True))
+        found.append(Case("11B bf16, 33 frames, recomputed", whole, stage1, "bf16", again(8, 38), False, True))
+        found.append(Case("11B bf16, 33 frames, kept", whole, stage1, "bf16", PLAIN, False, True))
     return found
 
 
@@ -123,24 +135,24 @@ def inputs_of(case: Case, device: Device) -> tuple[dict[str, Tensor], Tensor]:
     return inputs, torch.zeros(batch, tokens.image, config.in_channels, device=device)
 
 
-def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
+def updates(case: Case, device: Device, start: Callable[[], None]) -> int:
     """Do two updates as the trainer does them; return what autograd saved in the second (0 where blocks are recomputed)."""
     with torch.device(device):
         module = build_denoiser(case.config)
-    if any(case.recomputed):
-        module.set_grad_checkpointing(*case.recomputed)
+    memory = case.memory
+    if memory.grad_checkpoint:
+        module.set_grad_checkpointing(*memory.grad_ckpt_settings, memory.grad_ckpt_every, Recompute.of(memory))
     optimizer = Optimizer(module, OptimConfig(), None)
     ema = Ema(module, 0.99) if case.average else None
     inputs, target = inputs_of(case, device)
     kept = 0
     for number in range(2):
-        record("start")
+        start()
         with saved_bytes(module) as saved:
             with torch.autocast(device, torch.bfloat16, enabled=case.dtype == "bf16"):
                 loss = flow_loss(module(**inputs), target)
-            kept = 0 if any(case.recomputed) else saved()
+            kept = 0 if memory.grad_checkpoint else saved()
         torch.autograd.backward(loss)
-        record("backward done")
         del loss
         optimizer.clip()
         optimizer.step(number)
@@ -149,52 +161,37 @@ def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
     return kept
 
 
-def estimate(case: Case, device: Device) -> tuple[int, int, int]:
-    """Return the estimated peaks of forward and backward pass and of the whole update, states and inputs included, and
-    what autograd saves, casts included.
-    """
+def estimate(case: Case, device: Device) -> tuple[int, int]:
+    """Return the estimated peak of an update, states and inputs included, and what autograd saves, casts included."""
     counts = count_denoiser(case.config)
     counter = MMDiTCounter(case.config, Precision.of(case.dtype, device))
-    segments = mmdit_segments(counter, case.tokens, counts.trained, case.recomputed)
-    passes = update_peak(segments, Sharding(), accumulates=False, device="cuda")  # its optimizer makes no copies
-    update = update_peak(segments, Sharding(), accumulates=False, device=device)
+    segments = mmdit_segments(counter, case.tokens, counts.trained, Recomputed.of(case.memory, case.config))
+    update = update_peak(segments, Sharding(), accumulates=False)
     states = counts.counted.total * STATE * (4 if case.average else 3)
     tokens, config = case.tokens, case.config
     features = 2 * config.in_channels + 3 + (config.in_channels + config.patch_size**2 if config.cond_embed else 0)
     text = (2 if case.dtype == "bf16" else 4) * config.context_in_dim + 12
     still = states + tokens.batch * (tokens.image * 4 * features + tokens.text * text)
     kept = sum(segment.kept + segment.casts for segment in segments)
-    return still + passes.total, still + update.total, kept
+    return still + update.total, kept
 
 
-def measure(case: Case, device: Device) -> tuple[int, int, int, int]:
-    """Return the peaks of forward and backward pass and of the update, what autograd saved, growth of resident memory."""
+def measure(case: Case, device: Device) -> tuple[int, int, int]:
+    """Return the peak of an update, what autograd saved, and the growth of resident memory."""
     if device == "cuda":
-        return _measure_cuda(case)
-    live, peaks = LiveStorages(), {}
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        kept = updates(case, device, torch.cuda.reset_peak_memory_stats)
+        return torch.cuda.max_memory_allocated() - before, kept, 0
+    live = LiveStorages()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    def record(moment: str) -> None:
-        peaks[moment] = live.peak
-        live.peak = live.now if moment == "start" else live.peak
+    def start() -> None:
+        live.peak = live.now
 
     with FakeTensorMode() if case.fake else nullcontext(), live:
-        kept = updates(case, device, record)
-    resident = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return peaks["backward done"], live.peak, kept, resident
-
-
-def _measure_cuda(case: Case) -> tuple[int, int, int, int]:
-    torch.cuda.empty_cache()
-    before, peaks = torch.cuda.memory_allocated(), {}
-
-    def record(moment: str) -> None:
-        peaks[moment] = torch.cuda.max_memory_allocated() - before
-        if moment == "start":
-            torch.cuda.reset_peak_memory_stats()
-
-    kept = updates(case, "cuda", record)
-    return peaks["backward done"], torch.cuda.max_memory_allocated() - before, kept, 0
+        kept = updates(case, device, start)
+    return live.peak, kept, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
 def autoencoder_ratios(device: Device) -> Iterator[tuple[str, int, int]]:
@@ -292,11 +289,7 @@ def main() -> int:
         print(f"{name:<56} {estimated / MIB:>12.2f} {measured / MIB:>12.2f} MiB   {ratio:.3f}{further}", flush=True)
 
     for case in cases(arguments.full and device == "cpu"):
-        (passes, update, saved), (seen_passes, seen_update, seen_saved, resident) = (
-            estimate(case, device),
-            measure(case, device),
-        )
-        show(f"{case.name}: forward, backward", passes, seen_passes)
+        (update, saved), (seen_update, seen_saved, resident) = estimate(case, device), measure(case, device)
         show(
             f"{case.name}: update", update, seen_update, f"   (resident +{resident / MIB:.0f} MiB)" if resident else ""
         )

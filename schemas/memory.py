@@ -1,5 +1,7 @@
 """Trading time for memory."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from schemas.base import Schema, cost
@@ -18,11 +20,30 @@ class MemoryConfig(Schema):
         description="How many double and single blocks of a denoiser, from the first, are recomputed.",
         json_schema_extra=cost("changes_memory"),
     )
+    grad_ckpt_every: int = Field(
+        1,
+        ge=1,
+        description="Of those blocks, every n-th is recomputed: 1 all of them, 2 the first, third, fifth and so on.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    grad_ckpt_keep: Literal["nothing", "products"] = Field(
+        "nothing",
+        description=(
+            "What a recomputed block keeps beside its inputs: nothing, or the results of matrix products and attention, so "
+            "that only cheap operations run twice."
+        ),
+        json_schema_extra=cost("changes_memory"),
+    )
     grad_ckpt_buffer_size: int = Field(
         0,
         ge=0,
         description="Pinned host memory that inputs of recomputed blocks may wait in, bytes; 0 keeps them on the device.",
         json_schema_extra=cost("changes_memory"),
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the denoiser's blocks: a minute at the start, then faster updates and fewer activations.",
+        json_schema_extra=cost("changes_memory", "changes_numerics"),
     )
     offload_optimizer: bool = Field(
         False,

@@ -87,6 +87,11 @@ class SamplingConfig(Schema):
         description="Keep the denoiser's matrices in 8-bit floats and multiply in dtype.",
         json_schema_extra=BOTH,
     )
+    compile: bool = Field(
+        False,
+        description="Compile the denoiser's blocks: a minute for the first clip of a size, then faster steps.",
+        json_schema_extra=NUMERICS,
+    )
     cond_type: Annotated[ConditionName, BeforeValidator(full_name, json_schema_input_type=AnyConditionName)] = Field(
         "t2v",
         description="Which frames come from a reference; v2v_head_half and v2v_tail_half are v2v_head_easy and v2v_tail_easy.",

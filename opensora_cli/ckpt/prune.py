@@ -1,4 +1,4 @@
-"""Removing a run's older checkpoints."""
+"""Removing a run's older checkpoints, or the damaged ones."""
 
 from pathlib import Path
 

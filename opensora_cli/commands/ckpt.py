@@ -55,9 +55,15 @@ def inspect(
         str | None, typer.Option("--keys", metavar="GLOB", help="List these tensors instead.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every file of a run's checkpoints with its checksum instead.")
+    ] = False,
 ) -> None:
     """Say what weights are, how large, and what a recipe must say to load them; only headers are read."""
     _need_run()
+    if verify:
+        _verify(path)
+        return
     from opensora_cli.ckpt.contents import content_lines, contents, key_lines
 
     if keys is not None:
@@ -77,12 +83,17 @@ def export(
     dtype: Dtype = None,
     shard_gb: ShardGb = 10.0,
 ) -> None:
-    """Write what a run trained as safetensors, for osora, Open-Sora, Flux or diffusers."""
+    """Write what a run trained as safetensors, for osora, Open-Sora, Flux or diffusers; adapters for peft or diffusers."""
     _need_run()
     from opensora_cli.ckpt.convert import Output, convert_weights
     from opensora_cli.ckpt.trained import trained
 
     found = trained(run, ema)
+    if found.adapter is not None:
+        from opensora_cli.ckpt.adapters import export_adapter
+
+        _print_files(export_adapter(found.weights, found.adapter, layout, Output(out, dtype, shard_gb)))
+        return
     _print_files(convert_weights(found.weights, layout, Output(out, dtype, shard_gb), trained_as=found.denoiser))
 
 
@@ -132,6 +143,36 @@ def convert(
     _print_files(convert_weights(weights, layout, Output(out, dtype, shard_gb)))
 
 
+@app.command("merge-lora")
+def merge_lora(
+    base: Annotated[
+        Path, typer.Argument(help="The denoiser's weights: a file, a folder or a run.", show_default=False)
+    ],
+    adapter: Annotated[
+        Path,
+        typer.Argument(
+            help="A run with [lora], its checkpoint, or an adapter of peft or diffusers.", show_default=False
+        ),
+    ],
+    out: Out,
+    weight: Annotated[float, typer.Option("--weight", help="How many times the adapter is added.")] = 1.0,
+    ema: Annotated[bool, typer.Option("--ema", help="The averaged adapter of a run.")] = False,
+    dtype: Dtype = None,
+    shard_gb: ShardGb = 10.0,
+) -> None:
+    """Add an adapter to the weights that it was trained on, and write them as one."""
+    _need_run()
+    from opensora_cli.ckpt.adapters import merge_adapter
+    from opensora_cli.ckpt.convert import Output
+    from opensora_cli.ckpt.trained import trained_config
+    from opensora_cli.sampling.weights import find_adapter, find_weights
+
+    weights = find_weights(str(base), "BASE")
+    config = trained_config(base)
+    found = find_adapter(str(adapter), ema=ema)
+    _print_files(merge_adapter(weights, found, Output(out, dtype, shard_gb), weight, config))
+
+
 @app.command()
 def prune(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
@@ -140,14 +181,18 @@ def prune(
         int | None,
         typer.Option("--every", min=1, help="Keep those at a multiple of so many updates.", show_default=False),
     ] = None,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Remove those that are not what was written, and no others.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Remove a run's older checkpoints."""
+    """Remove a run's older checkpoints, or its damaged ones."""
     _need_run()
     from opensora_cli.ckpt.prune import checkpoints_to_prune
     from opensora_cli.ckpt.prune import prune as remove
+    from opensora_cli.ckpt.verify import verify
 
-    old = checkpoints_to_prune(run, keep, every)
+    old = [path for path, found in verify(run).items() if found] if damaged else checkpoints_to_prune(run, keep, every)
     print_lines(("plain", f"{'would remove' if dry_run else 'remove'} {path}") for path in old)
     if not dry_run:
         print_lines([("ok", f"{len(old)} removed, {remove(old) / 2**20:.1f} MiB free again")])
@@ -172,6 +217,17 @@ def download(
     from opensora_cli.ckpt.download import download as fetch
 
     print_lines([("ok", f"fetched into {fetch(name, to, file or (), revision)}")])
+
+
+def _verify(path: Path) -> None:
+    """Report every checkpoint and end with exit code 1 if one is damaged."""
+    from opensora_cli.ckpt.verify import verify
+
+    found = verify(path)
+    for checkpoint, damages in found.items():
+        print_lines([("error", line) for line in damages] or [("ok", f"{checkpoint} is what was written")])
+    if any(found.values()):
+        raise typer.Exit(1)
 
 
 def _need_run() -> None:

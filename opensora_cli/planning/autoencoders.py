@@ -53,7 +53,7 @@ class AutoencoderTraining:
         segments = [self._segment(name, part, precision) for name, part in parts.items()]
         loss = Segment("the loss", STATE * pixels, 0, False, 0, 0, 2 * STATE * pixels)
         accumulates = self.recipe.optim.accumulation_steps > 1
-        peak = update_peak([*segments, loss], self.sharing.sharding, accumulates=accumulates, device=self.device)
+        peak = update_peak([*segments, loss], self.sharing.sharding, accumulates=accumulates)
         flops = sum(part.flops for part in parts.values()) // batch
         kept = sum(segment.saved for segment in segments) + loss.saved
         return Estimate(

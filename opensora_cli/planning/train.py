@@ -8,10 +8,10 @@ from math import ceil
 from opensora_cli.planning.coded import Coding
 from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
-from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Tokens, mmdit_flops, mmdit_segments
+from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Recomputed, Tokens, mmdit_flops, mmdit_segments
 from opensora_cli.planning.modules import Counted, DenoiserCounts
 from opensora_cli.planning.precision import STATE, Device, Precision
-from opensora_cli.planning.segments import Peak, Segment, update_peak
+from opensora_cli.planning.segments import Peak, Segment, offloaded, update_peak
 from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder
@@ -71,7 +71,7 @@ class DenoiserTraining:
         peak = max(peaks, key=lambda one: one.total)
         model = self._flops(shape)
         frozen = self._frozen_flops(shape)
-        segments, plain = self._segments(tokens, self._recomputed), self._segments(tokens, (0, 0))
+        segments, plain = self._segments(tokens, self._recomputed), self._segments(tokens, Recomputed())
         return Estimate(
             tokens=self._image_tokens(shape) + self.recipe.text.t5.max_length,
             forward_flops=model[0],
@@ -89,12 +89,8 @@ class DenoiserTraining:
         return Precision.of(self.recipe.dtype, self.device)
 
     @property
-    def _recomputed(self) -> tuple[int, int]:
-        memory, model = self.recipe.memory, self.recipe.model
-        if not memory.grad_checkpoint:
-            return 0, 0
-        doubles, singles = memory.grad_ckpt_settings
-        return min(doubles, model.depth), min(singles, model.depth_single_blocks)
+    def _recomputed(self) -> Recomputed:
+        return Recomputed.of(self.recipe.memory, self.recipe.model)
 
     def _image_tokens(self, shape: ClipShape) -> int:
         frames, height, width = latent_extent(self.recipe, shape)
@@ -104,10 +100,10 @@ class DenoiserTraining:
         parts = self.sharing.sequence
         return Tokens(batch, ceil(self._image_tokens(shape) / parts), ceil(self.recipe.text.t5.max_length / parts))
 
-    def _segments(self, tokens: Tokens, recomputed: tuple[int, int]) -> list[Segment]:
+    def _segments(self, tokens: Tokens, recomputed: Recomputed) -> list[Segment]:
         counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
         segments = mmdit_segments(counter, tokens, self.counts.trained, recomputed)
-        return _offloaded(segments, self.recipe.memory.grad_ckpt_buffer_size)
+        return offloaded(segments, self.recipe.memory.grad_ckpt_buffer_size)
 
     @cached_property
     def _stages(self) -> list[list[str]]:
@@ -124,7 +120,7 @@ class DenoiserTraining:
     def _weights(self, stage: Sequence[str], counts: Mapping[str, BlockCounts]) -> int:
         return sum(counts[kind].weights for kind in stage)
 
-    def _update(self, tokens: Tokens, recomputed: tuple[int, int]) -> Peak:
+    def _update(self, tokens: Tokens, recomputed: Recomputed) -> Peak:
         """Return the peak of the worst pipeline stage; earlier stages keep more micro-batches in flight."""
         segments = self._segments(tokens, recomputed)
         accumulation, stages = self.recipe.optim.accumulation_steps, self.sharing.pipeline
@@ -132,7 +128,7 @@ class DenoiserTraining:
         for index, stage in enumerate(self._stages):
             part = segments[start : start + len(stage)]
             start += len(stage)
-            peak = update_peak(part, self.sharing.sharding, accumulates=accumulation > 1, device=self.device)
+            peak = update_peak(part, self.sharing.sharding, accumulates=accumulation > 1)
             waiting = (min(stages - index, accumulation) - 1) * sum(segment.kept for segment in part)
             peaks.append(replace(peak, total=peak.total + waiting))
         return max(peaks, key=lambda peak: peak.total)
@@ -168,21 +164,13 @@ class DenoiserTraining:
         """Return forward, forward and backward, and recomputation, of one clip."""
         model, image, text = self.recipe.model, self._image_tokens(shape), self.recipe.text.t5.max_length
         whole = mmdit_flops(model, image, text, model.depth, model.depth_single_blocks, ends=True)
-        again = mmdit_flops(model, image, text, *self._recomputed, ends=False)
-        return whole.products + whole.attention, whole.training(), again.products + again.attention
+        again = self._recomputed
+        if again.keep == "products":
+            return whole.products + whole.attention, whole.training(), 0
+        twice = mmdit_flops(model, image, text, len(again.double), len(again.single), ends=False)
+        return whole.products + whole.attention, whole.training(), twice.products + twice.attention
 
     def _frozen_flops(self, shape: ClipShape) -> int:
         video = self._encoding(shape, 1)
         captions = sum(one.flops for one in self.text.values()) if self.recipe.dataset.encodes_text else 0
         return captions + (video.flops if video else 0)
-
-
-def _offloaded(segments: list[Segment], room: int) -> list[Segment]:
-    """Move the inputs of recomputed blocks to host memory, from the first, as far as the buffer reaches."""
-    found = []
-    for segment in segments:
-        if segment.recomputed and segment.inputs <= room:
-            room -= segment.inputs
-            segment = replace(segment, inputs=0)
-        found.append(segment)
-    return found

@@ -3,14 +3,15 @@
 A checkpoint is a folder `step-00000200`: `state/` holds fp32 weights, optimizer and average as PyTorch distributed
 checkpoint over safetensors (no pickle anywhere), `model.safetensors`, `ema.safetensors` and, of adversarial training,
 `adversary.safetensors` are exports under upstream's key names in the recipe's precision, `progress.json` says where in
-the data the run stood. It is written under a hidden name and renamed when everything is on disk.
+the data the run stood, and `manifest.json` has the size and checksum of every file. It is written under a hidden name
+and renamed when everything is on disk.
 """
 
 import json
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,25 +28,33 @@ from opensora_cli.data.position import START, Position
 from opensora_cli.distributed.layout import Layout
 from opensora_cli.distributed.process import Process
 from opensora_cli.files import sync_folder
+from opensora_cli.training.checkpoint_manifest import damages, is_whole, write_manifest
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
+from opensora_cli.training.staging import Staging
+from opensora_models.adapter import save_adapter
+from opensora_models.lora import AdapterConfig, adapter_of
 from opensora_models.weights import save_weights
 from schemas.checkpoint import CheckpointConfig
 from schemas.errors import OsoraError
 
-FORMAT = 2
+FORMAT = 3
 EXPORTS = ("model", "ema", "adversary")
 """Parts of the state that a checkpoint also has as weights of their own."""
+ADAPTERS = {"model": "adapter", "ema": "adapter_ema"}
+"""The folders, in peft's format, that it has instead where adapters are trained."""
 _PORTION = 2**29
 """Numbers that a process reads at once of which it keeps only its part."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: updates done, and the place in the data."""
+    """How far a run has come: updates done, those of them that were left out, and the place in the data."""
 
     update: int = 0
     position: Position = START
+    skipped: int = 0
+    skipped_in_a_row: int = 0
 
 
 @dataclass
@@ -65,14 +74,19 @@ class TrainState(Trained):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor under one flat name; they are the live ones, so loading in place restores them."""
-        parts: dict[str, nn.Module | Optimizer | Ema] = {"model": self.module, "optim": self.optimizer}
+        parts = {"model": _trained(self.module), "optim": self.optimizer.state_dict()}
         if self.ema is not None:
-            parts["ema"] = self.ema
+            parts["ema"] = self.ema.state_dict()
         if self.adversary is not None:
-            parts |= {"adversary": self.adversary.module, "adversary_optim": self.adversary.optimizer}
-        return {
-            f"{part}.{name}": tensor for part, holder in parts.items() for name, tensor in holder.state_dict().items()
-        }
+            parts["adversary"] = _trained(self.adversary.module)
+            parts["adversary_optim"] = self.adversary.optimizer.state_dict()
+        return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's state without its frozen weights: those come from the recipe again."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
 
 class Checkpoints:
@@ -91,6 +105,7 @@ class Checkpoints:
         self.process = process or Process(0, 1, torch.device("cpu"))
         self.layout = layout or Layout()
         self.export_dtype = export_dtype
+        self._staging = Staging(self.process.device, keep=config.async_save)
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
         # A single process saves for itself; PyTorch warns that it assumed so.
@@ -99,14 +114,14 @@ class Checkpoints:
     def save(self, progress: Progress, state: TrainState) -> None:
         """Copy the state to the main process's host memory; it writes it out, in the background if the recipe says so."""
         self.wait()
-        staged: dict[str, Tensor] = {}
         for name, tensor in state.tensors().items():
             whole = self.layout.whole(name, tensor.detach())
             if self.process.is_main:
-                staged[name] = whole.to("cpu", copy=True)
+                self._staging.add(name, whole)
         if not self.process.is_main:
             return
-        self._writer = threading.Thread(target=self._write, args=(progress, staged), name="checkpoint")
+        job = (progress, self._staging.finish(), getattr(state.module, "adapter_config", None))
+        self._writer = threading.Thread(target=self._write, args=job, name="checkpoint")
         self._writer.start()
         if not self.config.async_save:
             self.wait()
@@ -135,15 +150,30 @@ class Checkpoints:
         return complete_checkpoints(self.folder)
 
     def load(self, checkpoint: Path, state: TrainState) -> Progress:
-        """Restore `state` in place and return where the run stood. Raises OsoraError for a damaged checkpoint."""
+        """Restore `state` in place and return where the run stood.
+
+        Raises OsoraError for a damaged checkpoint, with the one before it that is whole; which of them a run goes on from
+        is for its owner to decide.
+        """
+        if damage := next(damages(checkpoint), None):
+            raise OsoraError(f"cannot resume from {checkpoint}: {damage}. {self._way_out(checkpoint)}")
         try:
             progress = _read_progress(json.loads((checkpoint / "progress.json").read_text()))
             self._read(checkpoint / "state", state.tensors())
             return progress
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, CheckpointException) as error:
             raise OsoraError(
-                f"cannot resume from {checkpoint}: {_reason(error)}. Remove that folder to resume from the one before it."
+                f"cannot resume from {checkpoint}: {_reason(error)}. {self._way_out(checkpoint)}"
             ) from error
+
+    def _way_out(self, checkpoint: Path) -> str:
+        before = [path for path in self.complete() if path.name < checkpoint.name and is_whole(path)]
+        if not before:
+            return "No checkpoint before it is whole: start a new run, without --resume."
+        return (
+            f"The one before it, {before[-1].name}, is whole: to go on from there, remove what is damaged with "
+            f"`osora ckpt prune {self.folder.parent} --damaged` and resume again."
+        )
 
     def _read(self, folder: Path, tensors: dict[str, Tensor]) -> None:
         """Fill tensors in place. Of those that this process has a part of, the whole is read, a few GB at a time."""
@@ -165,21 +195,30 @@ class Checkpoints:
         for path in self.folder.glob(".step-*"):
             shutil.rmtree(path)
 
-    def _write(self, progress: Progress, staged: dict[str, Tensor]) -> None:
+    def _write(
+        self, progress: Progress, copies: Callable[[], dict[str, Tensor]], adapter: AdapterConfig | None
+    ) -> None:
         name = f"step-{progress.update:08d}"
         partial = self.folder / f".{name}.partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
+            staged = copies()
             dcp_save(
                 staged,
                 storage_writer=HuggingFaceStorageWriter(str(partial / "state"), save_distributed=True),
                 no_dist=True,
             )
             for part in EXPORTS:
-                if weights := self._export(staged, f"{part}."):
-                    save_weights(weights, partial / f"{part}.safetensors")
+                weights = {
+                    name.removeprefix(f"{part}."): t for name, t in staged.items() if name.startswith(f"{part}.")
+                }
+                if weights and adapter is not None:
+                    save_adapter(adapter_of(weights, adapter), partial / ADAPTERS[part])
+                elif weights:
+                    save_weights(self._exported(weights), partial / f"{part}.safetensors")
             (partial / "progress.json").write_text(json.dumps({"format": FORMAT, **asdict(progress)}))
+            write_manifest(partial)
             sync_folder(partial)
             final = self.folder / name
             if final.exists():
@@ -191,12 +230,8 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             self._failure = error
 
-    def _export(self, staged: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(part): t.to(self.export_dtype) if t.is_floating_point() else t
-            for name, t in staged.items()
-            if name.startswith(part)
-        }
+    def _exported(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: t.to(self.export_dtype) if t.is_floating_point() else t for name, t in weights.items()}
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -216,7 +251,8 @@ def _read_progress(record: dict[str, Any]) -> Progress:
         raise ValueError(f"its format is {record['format']}, this version of osora reads format {FORMAT}")
     position = dict(record["position"])
     before = tuple((int(ranks), int(steps)) for ranks, steps in position.pop("before"))
-    return Progress(record["update"], Position(**position, before=before))
+    skipped = {name: int(record.get(name, 0)) for name in ("skipped", "skipped_in_a_row")}
+    return Progress(record["update"], Position(**position, before=before), **skipped)
 
 
 def _portions(shapes: dict[str, torch.Size]) -> Iterator[list[str]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from opensora_cli.distributed.layout import Layout
 from schemas.optim import OptimConfig
 
-INITIAL_LR = 1e-6  # upstream's warm-up starts here
+Schedule = Literal["constant", "cosine", "linear"]
 
 
 def learning_rate(
@@ -18,23 +18,26 @@ def learning_rate(
     *,
     lr: float,
     warmup_steps: int,
-    initial_lr: float = INITIAL_LR,
-    schedule: Literal["constant", "cosine"] = "constant",
+    initial_lr: float = 1e-6,
+    schedule: Schedule = "constant",
     max_steps: int | None = None,
 ) -> float:
     """Return the rate of the 0-based update `step`.
 
-    constant: a line from `initial_lr` that reaches `lr` one update after warm-up. cosine: a line from 0 that reaches `lr`
-    in the last warm-up update, then half a cosine that reaches 0 at `max_steps` and stays there.
+    constant: a line from `initial_lr` that reaches `lr` one update after warm-up. linear: the same, then a line that
+    reaches 0 at `max_steps` and stays there. cosine: a line from 0 that reaches `lr` in the last warm-up update, then half
+    a cosine that reaches 0 at `max_steps` and stays there.
     """
-    if schedule == "constant":
-        return lr if step >= warmup_steps else initial_lr + (lr - initial_lr) * (step + 1) / (warmup_steps + 1)
     if step < warmup_steps:
-        return lr * (step + 1) / warmup_steps
+        if schedule == "cosine":
+            return lr * (step + 1) / warmup_steps
+        return initial_lr + (lr - initial_lr) * (step + 1) / (warmup_steps + 1)
+    if schedule == "constant":
+        return lr
     if max_steps is None:
-        raise ValueError("a cosine schedule needs max_steps")
+        raise ValueError(f"a {schedule} schedule needs max_steps")
     progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
-    return 0.5 * lr * (1 + math.cos(math.pi * progress))
+    return lr * (1 - progress) if schedule == "linear" else 0.5 * lr * (1 + math.cos(math.pi * progress))
 
 
 class Optimizer:
@@ -47,15 +50,13 @@ class Optimizer:
         self.layout = layout or Layout()
         self.max_steps = max_steps
         self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        fused = all(p.is_cuda for p in self.params.values())
         self.adamw = torch.optim.AdamW(
             self.params.values(),
             lr=config.lr,
             betas=config.betas,
             eps=config.eps,
             weight_decay=config.weight_decay,
-            fused=fused,
-            foreach=not fused,
+            fused=True,
         )
 
     def has_gradients(self) -> bool:
@@ -78,7 +79,12 @@ class Optimizer:
         """Apply the gradients as the 0-based update `update`, forget them, and return the rate that was used."""
         config = self.config
         lr = learning_rate(
-            update, lr=config.lr, warmup_steps=config.warmup_steps, schedule=config.schedule, max_steps=self.max_steps
+            update,
+            lr=config.lr,
+            warmup_steps=config.warmup_steps,
+            initial_lr=config.initial_lr,
+            schedule=config.schedule,
+            max_steps=self.max_steps,
         )
         for group in self.adamw.param_groups:
             group["lr"] = lr
@@ -91,11 +97,10 @@ class Optimizer:
         return {f"{moment}.{name}": tensor for name, moment, tensor in self._state()}
 
     def _state(self) -> Iterator[tuple[str, str, Tensor]]:
-        on_device = self.adamw.defaults["fused"]
         for name, p in self.params.items():
             state = self.adamw.state[p]
             if not state:  # AdamW makes these at the first step; a checkpoint is loaded before it
-                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device if on_device else "cpu")
+                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
                 state["exp_avg"] = torch.zeros_like(p)
                 state["exp_avg_sq"] = torch.zeros_like(p)
             for moment in ("step", "exp_avg", "exp_avg_sq"):

@@ -93,12 +93,20 @@ def up_block(block: UpBlock, parts: Parts, so_far: bool) -> Parts:
 
 
 def resnet(block: ResnetBlock, parts: Parts, so_far: bool) -> Parts:
-    """Go through a residual block; the shortcut's parts wait for those of the branch."""
+    """Go through a residual block; the shortcut's parts wait for those of the branch, behind its convolution or before it.
+
+    They wait where they are smaller: a block that makes features narrower then holds no more than two of the narrow kind.
+    """
+    narrows = block.norm1.num_channels > block.norm2.num_channels
     waiting: deque[Tensor] = deque()
-    hidden = convolved(block.conv1, normed(block.norm1, parts, so_far, waiting))
+
+    def keep(part: Tensor) -> None:
+        waiting.append(block.conv_shortcut(part) if narrows else part)
+
+    hidden = convolved(block.conv1, normed(block.norm1, parts, so_far, keep))
     for part in convolved(block.conv2, normed(block.norm2, hidden, so_far)):
         short = waiting.popleft()
-        part.add_(short if isinstance(block.conv_shortcut, nn.Identity) else block.conv_shortcut(short))
+        part.add_(short if narrows or isinstance(block.conv_shortcut, nn.Identity) else block.conv_shortcut(short))
         del short
         yield part
 
@@ -118,10 +126,8 @@ def copied(parts: Iterable[Tensor]) -> Iterator[Placed]:
         yield part.shape, part.dtype, part.device, lambda out, part=part: out.copy_(part)
 
 
-def normed(
-    norm: nn.GroupNorm, parts: Iterable[Tensor], so_far: bool, keep: deque[Tensor] | None = None
-) -> Iterator[Placed]:
-    """Offer parts behind norm and activation; `keep` gets the parts themselves."""
+def normed(norm: nn.GroupNorm, parts: Iterable[Tensor], so_far: bool, keep: Place | None = None) -> Iterator[Placed]:
+    """Offer parts behind norm and activation; `keep` is called with the parts themselves."""
     statistics = Statistics()
     if not so_far:
         whole: deque[Tensor] = deque()
@@ -133,7 +139,7 @@ def normed(
         if so_far:
             statistics.add(part)
         if keep is not None:
-            keep.append(part)
+            keep(part)
         affine = statistics.affine(norm)
         yield (
             part.shape,

@@ -11,14 +11,19 @@ from torch import Tensor
 
 
 class InterleavedRope(NamedTuple):
-    """Flux's layout: features (2i, 2i+1) of a head are a pair. `rotation` is complex: cos + i sin."""
+    """Flux's layout: features (2i, 2i+1) of a head are a pair. `rotation` has cosine and sine of each pair."""
 
-    rotation: Tensor  # (B, L, 1, K)
+    rotation: Tensor  # (B, L, 1, K, 2)
 
     def rotate(self, x_BLHD: Tensor) -> Tensor:
         """Rotate queries or keys in fp32; the result has the dtype of `x_BLHD`."""
-        pairs = torch.view_as_complex(x_BLHD.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * self.rotation).flatten(-2).to(x_BLHD.dtype)
+        pairs = x_BLHD.float().unflatten(-1, (-1, 2))
+        if torch.compiler.is_compiling():  # compilers know no complex numbers, and fuse what is slow otherwise
+            (x, y), (cos, sin) = pairs.unbind(-1), self.rotation.unbind(-1)
+            turned = torch.stack([x * cos - y * sin, x * sin + y * cos], -1)
+        else:
+            turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(self.rotation))
+        return turned.flatten(-2).to(x_BLHD.dtype)
 
     def after(self, skip: int) -> "InterleavedRope":
         """Return the tables of all tokens but the first `skip`."""
@@ -67,5 +72,5 @@ def build_rope(ids_BLA: Tensor, axes_dim: Sequence[int], theta: float, interleav
     angles_BLK = rope_angles(ids_BLA, axes_dim, theta, torch.float64 if interleaved else torch.float32)
     cos_BL1K, sin_BL1K = angles_BLK.cos().float()[:, :, None], angles_BLK.sin().float()[:, :, None]
     if interleaved:
-        return InterleavedRope(torch.complex(cos_BL1K, sin_BL1K))
+        return InterleavedRope(torch.stack([cos_BL1K, sin_BL1K], -1))
     return HalvesRope(torch.cat([cos_BL1K, cos_BL1K], -1), torch.cat([-sin_BL1K, sin_BL1K], -1))

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from opensora_cli.training.checkpoint_manifest import write_manifest
 from opensora_models.mmdit.model import MMDiT
 from schemas.resolve import resolve
 from tests.cli.conftest import Osora
@@ -42,3 +43,20 @@ def test_what_is_wrong_is_said_before_anything_is_written(osora: Osora, tmp_path
         assert message in done.stderr
         assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_damaged_checkpoint_is_found_and_removed(osora: Osora, tmp_path: Path) -> None:
+    for update in (1, 2):
+        checkpoint = tmp_path / "run" / "checkpoints" / f"step-{update:08d}"
+        checkpoint.mkdir(parents=True)
+        save_file({"x": torch.zeros(4)}, checkpoint / "model.safetensors")
+        write_manifest(checkpoint)
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    done = osora("ckpt", "inspect", "run", "--verify")
+    assert done.returncode == 1, done.stderr
+    assert "run/checkpoints/step-00000001 is what was written" in done.stdout
+    assert "run/checkpoints/step-00000002/model.safetensors is not what was written" in done.stdout
+    done = osora("ckpt", "prune", "run", "--damaged")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000001"]

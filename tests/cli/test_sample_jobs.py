@@ -1,4 +1,4 @@
-"""A job of many prompts that is killed and resumed."""
+"""Jobs of many prompts: killed and resumed, and shared out over processes."""
 
 import json
 import signal
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from opensora_cli.data.demo_clips import prepare_demo
+from opensora_cli.data.video import read_clip
+from opensora_cli.sampling import Pipeline, Request
 from tests.cli.conftest import Osora, environment
 
 ROWS = 20
@@ -63,3 +65,57 @@ def test_killed_in_the_middle_and_resumed_it_makes_exactly_the_missing_ones(fold
     assert after["sample-0007.png"][0] == before["sample-0007.png"][0]  # made again from the same seed
     seeds = [json.loads(path.read_text())["seed"] for path in (folder / "killed").glob("sample-*.json")]
     assert sorted(seeds) == list(range(42, 42 + ROWS))
+
+
+def test_two_processes_make_the_files_of_one_and_report_what_failed(
+    folder: Path, osora: Osora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = 5
+    (folder / "two" / "sample-0003.png").mkdir(parents=True)  # of the second process's share: no file can be put here
+    command = ("sample", "tiny/sample", "--prompts", "prompts.csv", *QUICK, "--end-index", rows)
+    done = osora(*command, "--save-dir", "two", "--nproc", 2, "--overwrite", cwd=folder)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 of 5 samples failed, the others are written:\n  sample 3: cannot write" in done.stderr
+    assert done.stdout.count("contact sheet: two/contact-sheet.png") == 1
+    (folder / "two" / "sample-0003.png").rmdir()
+
+    monkeypatch.chdir(folder)
+    request = Request(prompts_file=Path("prompts.csv"), end_index=rows)
+    for save_dir, resume in (("one", False), ("two", True)):
+        quick = ("num_steps=1", "num_frames=1", f"save_dir={save_dir}")
+        sets = [f"sampling.{setting}" for setting in quick]
+        pipeline = Pipeline.from_recipe("tiny/sample", sets=sets, unsets=QUICK[1:4:2])
+        before = media(folder / save_dir)
+        pipeline.run(request, resume=resume)
+        made = {name for name, facts in media(folder / save_dir).items() if facts != before.get(name)}
+        assert len(made) == (1 if resume else rows)
+    one, two = ({name: facts[0] for name, facts in media(folder / name).items()} for name in ("one", "two"))
+    assert one == two
+    assert len(set(one.values())) == rows
+
+
+def test_a_team_of_two_makes_first_frames_and_the_clips_that_go_on_from_them(
+    folder: Path, osora: Osora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes share out the guidance branches of each clip, and the clips of the batch for decoding."""
+    settings = ("num_steps=2", "num_frames=5", "resolution=48px", "batch_size=2", "output_format=lossless")
+    sets = [f"sampling.{setting}" for setting in settings]
+    options = [option for one in (*sets, "parallel.cfg_size=2") for option in ("--set", one)]
+    command = ("sample", "tiny/t2i2v", "--prompts", "prompts.csv", "--end-index", 3, *QUICK[:4], *options)
+    done = osora(*command, "--save-dir", "team", "--nproc", 2, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "images 4/4" in done.stdout
+    assert "sampling 4/4" in done.stdout
+
+    monkeypatch.chdir(folder)
+    alone = Pipeline.from_recipe("tiny/t2i2v", sets=[*sets, "sampling.save_dir=alone"], unsets=QUICK[1:4:2])
+    files = alone.run(Request(prompts_file=Path("prompts.csv"), end_index=3))
+    for clip in files:
+        image = clip.with_name(f"{clip.stem}-image.png")
+        assert (folder / "team" / image.name).read_bytes() == image.read_bytes()
+        ours, theirs = (read_clip(str(folder / name / clip.name), range(5)).float() for name in ("team", "alone"))
+        assert (ours - theirs).abs().max() <= 1
+        evaluations = [
+            json.loads((folder / name / f"{clip.stem}.json").read_text())["evaluations"] for name in ("team", "alone")
+        ]
+        assert evaluations == [6, 6]

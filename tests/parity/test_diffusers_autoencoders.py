@@ -2,17 +2,16 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLHunyuanVideo
 from torch import Tensor, nn
 
-from opensora_models.autoencoder_2d import weights as flux_weights
+from opensora_cli.planning.traced import LiveStorages
 from opensora_models.autoencoder_2d.model import AutoEncoder2D
-from opensora_models.dc_ae import weights as dc_weights
 from opensora_models.dc_ae.model import DCAE
 from opensora_models.hunyuan_vae.model import HunyuanVAE
-from opensora_models.layers.renaming import Rules, from_layout, to_layout
-from schemas.autoencoder import AutoEncoder2DConfig, DCAEConfig, HunyuanVAEConfig
-from schemas.autoencoder.dc_ae import DCAEShape, named_shape
+from opensora_models.layers.renaming import from_layout, to_layout
+from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
+from schemas.autoencoder.dc_ae import DCAEShape
+from tests.parity.diffusers_peers import Peer, peer_of, rules_of
 
 
 def randomised(module: nn.Module, seed: int) -> nn.Module:
@@ -32,8 +31,10 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def both_ways(ours: nn.Module, theirs: nn.Module, rules: Rules, linear: str) -> None:
+def both_ways(ours: nn.Module, config: AutoencoderConfig) -> Peer:
     """Carry diffusers' weights over to ours, and ours back into an untouched copy of theirs, both strictly."""
+    theirs = peer_of(config)
+    rules, linear = rules_of(config)
     randomised(theirs, 3)
     ours.load_state_dict(from_layout(theirs.state_dict(), ours.state_dict(), rules))
     back = to_layout(ours.state_dict(), rules, linear)
@@ -41,6 +42,7 @@ def both_ways(ours: nn.Module, theirs: nn.Module, rules: Rules, linear: str) -> 
     for key, tensor in theirs.state_dict().items():
         assert torch.equal(back[key], tensor), key
     ours.eval().requires_grad_(False)
+    return theirs
 
 
 def noise(*shape: int) -> Tensor:
@@ -51,13 +53,14 @@ def close(got: Tensor, want: Tensor) -> None:
     torch.testing.assert_close(got, want, atol=2e-4, rtol=1e-4)
 
 
+HUNYUAN = HunyuanVAEConfig(block_out_channels=(8, 16, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4)
+
+
 @pytest.mark.parametrize("frames", [1, 9])
 @pytest.mark.parametrize("gradients", [True, False])
 def test_hunyuan(frames: int, gradients: bool) -> None:
-    sizes = {"block_out_channels": (8, 16, 16, 16), "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 4}
-    ours = HunyuanVAE(HunyuanVAEConfig.model_validate(sizes))
-    theirs = AutoencoderKLHunyuanVideo(**sizes)
-    both_ways(ours, theirs, (), "^$")
+    ours = HunyuanVAE(HUNYUAN)
+    theirs = both_ways(ours, HUNYUAN)
     x = noise(2, 3, frames, 24, 32)
     with torch.set_grad_enabled(gradients):
         close(ours.posterior(x).moments, theirs.encode(x).latent_dist.parameters)
@@ -65,19 +68,39 @@ def test_hunyuan(frames: int, gradients: bool) -> None:
         close(ours.decode(z * ours.config.scale_factor), theirs.decode(z).sample)
 
 
+def in_their_tiles(config: HunyuanVAEConfig) -> HunyuanVAEConfig:
+    """Diffusers' class, unless told otherwise, cuts clips into tiles of 16 frames that overlap by a quarter."""
+    return config.model_copy(update={"use_temporal_tiling": True, "sample_tsize": 16})
+
+
+def test_hunyuan_in_tiles_of_time() -> None:
+    config = in_their_tiles(HUNYUAN)
+    ours = HunyuanVAE(config)
+    theirs = both_ways(ours, config)
+    x, z = noise(1, 3, 33, 16, 16), noise(1, 4, 9, 2, 2)
+    close(ours.posterior(x).moments, theirs.encode(x).latent_dist.parameters)
+    close(ours.decode(z * ours.config.scale_factor), theirs.decode(z).sample)
+
+
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+def test_hunyuan_takes_at_most_four_fifths_of_the_memory(direction: str) -> None:
+    """The published widths, on tensors without numbers; benchmarks/vae.py compares whole processes, and tiles."""
+    size = (3, 17, 128, 128) if direction == "encode" else (16, 5, 16, 16)
+    with torch.device("meta"), torch.no_grad():
+        ours, theirs, x = HunyuanVAE(HunyuanVAEConfig()), peer_of(HunyuanVAEConfig()), torch.empty(1, *size)
+        theirs.use_framewise_encoding = theirs.use_framewise_decoding = False
+        peaks = []
+        for module in (ours, theirs):
+            with LiveStorages() as live:
+                module.encode(x) if direction == "encode" else module.decode(x)
+            peaks.append(live.peak)
+    assert peaks[0] <= 0.8 * peaks[1]
+
+
 def test_flux() -> None:
     config = AutoEncoder2DConfig(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1, z_channels=4)
-    theirs = AutoencoderKL(
-        block_out_channels=(32, 64, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1,
-        latent_channels=4,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
     ours = AutoEncoder2D(config)
-    both_ways(ours, theirs, flux_weights.diffusers_rules(3), flux_weights.DIFFUSERS_LINEAR)
+    theirs = both_ways(ours, config)
     x = noise(2, 3, 1, 16, 24)
     close(ours.posterior(x).moments[:, :, 0], theirs.encode(x[:, :, 0]).latent_dist.parameters)
     z = noise(2, 4, 1, 4, 6)
@@ -104,32 +127,10 @@ def tiny(flavour: str) -> DCAEConfig:
     return DCAEConfig(model_name="custom", shape=DCAEShape.model_validate(keys))
 
 
-def diffusers_dc(shape: DCAEShape) -> AutoencoderDC:
-    kinds = ["ResBlock" if kind == "ResBlock" else "EfficientViTBlock" for kind in shape.block_type]
-    scales = tuple((5,) if kind == "EViTS5_GLU" else () for kind in shape.block_type)
-    batch = [shape.decoder_batch_norm and kind == "ResBlock" for kind in kinds]
-    return AutoencoderDC(
-        latent_channels=shape.latent_channels,
-        encoder_block_types=kinds,
-        decoder_block_types=kinds,
-        encoder_block_out_channels=shape.width_list,
-        decoder_block_out_channels=shape.width_list,
-        encoder_layers_per_block=shape.encoder_depth_list,
-        decoder_layers_per_block=shape.decoder_depth_list,
-        encoder_qkv_multiscales=scales,
-        decoder_qkv_multiscales=scales,
-        downsample_block_type="conv" if shape.downsample == "Conv" else "pixel_unshuffle",
-        upsample_block_type="interpolate" if shape.upsample == "InterpolateConv" else "pixel_shuffle",
-        decoder_norm_types=["batch_norm" if one else "rms_norm" for one in batch],
-        decoder_act_fns=["relu" if one else "silu" for one in batch],
-    )
-
-
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_dc(flavour: str) -> None:
     ours = DCAE(tiny(flavour))
-    theirs = diffusers_dc(ours.shape)
-    both_ways(ours, theirs, dc_weights.diffusers_rules(ours.shape), dc_weights.DIFFUSERS_LINEAR)
+    theirs = both_ways(ours, ours.config)
     x = noise(2, 3, 2, 32, 48)
     z = ours.encode(x)
     assert z.shape[2:] == ours.latent_size(2, 32, 48)
@@ -139,10 +140,10 @@ def test_dc(flavour: str) -> None:
 
 @pytest.mark.parametrize("name", ["dc-ae-f32c32-sana-1.0", "dc-ae-f32c32-in-1.0", "dc-ae-f128c512-mix-1.0"])
 def test_published_shapes_have_diffusers_keys(name: str) -> None:
-    shape = named_shape(name)
+    config = DCAEConfig(model_name=name)
     with torch.device("meta"):
-        ours, theirs = DCAE(DCAEConfig(model_name=name)), diffusers_dc(shape)
-    carried = from_layout(theirs.state_dict(), ours.state_dict(), dc_weights.diffusers_rules(shape))
+        ours, theirs = DCAE(config), peer_of(config)
+    carried = from_layout(theirs.state_dict(), ours.state_dict(), rules_of(config)[0])
     assert {key: value.shape for key, value in carried.items()} == {
         key: value.shape for key, value in ours.state_dict().items()
     }

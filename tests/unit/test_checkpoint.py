@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from opensora_cli.ckpt.verify import verify
 from opensora_cli.data.position import Position
 from opensora_cli.training.checkpoint import Checkpoints, Progress, TrainState
+from opensora_cli.training.checkpoint_manifest import is_whole, write_manifest
 from opensora_cli.training.draws import seeded_init
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
@@ -50,8 +52,9 @@ def test_a_checkpoint_of_another_format(tmp_path: Path) -> None:
     latest = store.latest()
     assert latest is not None
     (latest / "progress.json").write_text('{"format": 1, "update": 5, "epoch": 0, "batch": 5}')
+    write_manifest(latest)
     with pytest.raises(
-        OsoraError, match=r"cannot resume from .*: its format is 1, this version of osora reads format 2"
+        OsoraError, match=r"cannot resume from .*: its format is 1, this version of osora reads format 3"
     ):
         store.load(latest, state())
 
@@ -114,10 +117,69 @@ def test_an_interrupted_save_is_never_taken_for_a_checkpoint(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_truncated_file_is_named_and_the_checkpoint_before_it_offered(tmp_path: Path) -> None:
+    store = checkpoints(tmp_path / "checkpoints", async_save=False)
+    for update in (2, 4, 6, 8):
+        store.save(Progress(update), state())
+    for name, length in (("step-00000006", 0), ("step-00000008", 100)):
+        (file,) = (store.folder / name / "state").iterdir()
+        size = file.stat().st_size
+        file.write_bytes(file.read_bytes()[:length])
+    message = (
+        rf"cannot resume from .*step-00000008: .*{file.name} has 100 bytes, and {size} were written\. The one before it, "
+        rf"step-00000004, is whole: .*osora ckpt prune {tmp_path} --damaged"
+    )
+    with pytest.raises(OsoraError, match=message):
+        store.load(store.folder / "step-00000008", state())
+    assert [path.name for path, found in verify(tmp_path).items() if found] == ["step-00000006", "step-00000008"]
+
+
+def test_a_first_checkpoint_that_is_damaged_offers_none(tmp_path: Path) -> None:
     store = checkpoints(tmp_path, async_save=False)
     store.save(Progress(4), state())
-    for file in (tmp_path / "step-00000004" / "state").iterdir():
-        file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(OsoraError, match=r"cannot resume from .*step-00000004"):
+    (tmp_path / "step-00000004" / "progress.json").unlink()
+    with pytest.raises(OsoraError, match=r"progress\.json is missing\. No checkpoint before it is whole"):
         store.load(tmp_path / "step-00000004", state())
+
+
+def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path) -> None:
+    store = checkpoints(tmp_path / "checkpoints", async_save=False)
+    store.save(Progress(4), state())
+    checkpoint = store.folder / "step-00000004"
+    assert verify(checkpoint) == {checkpoint: []}
+    file = checkpoint / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert is_whole(checkpoint)
+    (line,) = verify(tmp_path)[checkpoint]
+    assert line == f"{file} is not what was written: its SHA-256 is another"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [(None, "has no manifest.json: it is not whole"), ("{", "is damaged"), ('{"files": 3}', "is damaged")],
+)
+def test_a_checkpoint_without_a_manifest_to_trust(manifest: str | None, message: str, tmp_path: Path) -> None:
+    store = checkpoints(tmp_path, async_save=False)
+    store.save(Progress(4), state())
+    file = tmp_path / "step-00000004" / "manifest.json"
+    file.unlink() if manifest is None else file.write_text(manifest)
+    with pytest.raises(OsoraError, match=f"cannot resume from .*{message}"):
+        store.load(tmp_path / "step-00000004", state())
+
+
+def test_what_is_written_is_the_state_of_the_moment_it_was_saved(tmp_path: Path) -> None:
+    """The second save uses the first one's memory again, and training goes on while it is written."""
+    saved, fresh = state(0), state(1)
+    store = checkpoints(tmp_path)
+    for update in (1, 2):
+        wanted = {name: tensor.clone() for name, tensor in saved.tensors().items()}
+        store.save(Progress(update), saved)
+        for tensor in saved.tensors().values():
+            tensor.detach().zero_()
+        store.wait()
+        store.load(tmp_path / f"step-{update:08d}", fresh)
+        assert all(torch.equal(fresh.tensors()[name], tensor) for name, tensor in wanted.items())
+        for name, tensor in state(2).tensors().items():
+            saved.tensors()[name].detach().copy_(tensor)
