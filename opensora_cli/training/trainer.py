@@ -65,7 +65,7 @@ class Trainer:
         self.layout = layout or Layout()
         self.state = TrainState(
             module=objective.module,
-            optimizer=make_optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout),
+            optimizer=make_optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout, recipe.memory),
             ema=Ema(objective.module, recipe.optim.ema_decay) if recipe.optim.ema_decay is not None else None,
         )
         if (adversary := objective.adversary) is not None:
@@ -219,6 +219,7 @@ class Trainer:
         device, dtype = self.process.device, DTYPES[self.recipe.dtype]
         share = 1 / len(micro_batches)
         means: dict[str, Tensor] = {}
+        self.state.optimizer.begin(self.progress.update)
         for number, micro_batch in enumerate(micro_batches):
             draws = Draws(self.recipe.seed, self.progress.update, number, self.process.data_parallel.rank)
             losses = self.objective.losses(micro_batch.batch.to(device), draws)
@@ -228,12 +229,16 @@ class Trainer:
                     loss = next(losses, None)
                 if loss is None:
                     break
-                if loss.value.requires_grad:
+                if loss.value.requires_grad and self._may_go_back(loss.value):
                     self.layout.backward(loss.value * share)
                 name = f"{_ADVERSARY}loss" if loss.of_adversary else "loss"
                 for key, value in {name: loss.value, **loss.metrics}.items():
                     means[key] = means.get(key, torch.zeros((), device=device)) + value.detach().float() * share
         return means
+
+    def _may_go_back(self, loss: Tensor) -> bool:
+        """Whether a loss may reach the weights: where the backward pass changes them, one that is not finite may not."""
+        return not self.recipe.memory.release_gradients or bool(loss.isfinite())
 
     def _leave_out(
         self, values: dict[str, float], micro_batches: list[MicroBatch], own_is_finite: bool
@@ -249,6 +254,12 @@ class Trainer:
         named = ", ".join(f"{name} = {value}" for name, value in values.items())
         rows = [row for m in micro_batches for row in m.batch.rows]
         what = f"update {update + 1}: {named} (rows {rows}, kept in {folder})"
+        if self.recipe.memory.release_gradients and "grad_norm" in values:
+            self.checkpoints.wait()
+            raise OsoraError(
+                f"{what}; memory.release_gradients had applied its gradients before this was known. Resume from "
+                f"{self.checkpoints.latest() or 'the start'} with a lower optim.lr."
+            )
         if done.skipped >= optim.max_skips or done.skipped_in_a_row >= optim.max_skips_in_a_row:
             self.checkpoints.wait()
             raise OsoraError(
