@@ -24,6 +24,8 @@ class Sharing:
     shard_size: int = 0
     branches: int = 1
     """Processes that share out the branches of guidance."""
+    average_stays_whole: bool = False
+    """The shares of ColossalAI's ZeRO are flat pieces, which the average does not follow."""
 
     @classmethod
     def of(cls, config: ParallelConfig, world_size: int) -> "Sharing":
@@ -41,6 +43,7 @@ class Sharing:
             bucket,
             config.shard_size,
             config.cfg_size if isinstance(config, SamplingParallelConfig) else 1,
+            config.engine == "colossalai",
         )
 
     @property
@@ -55,7 +58,7 @@ class Sharing:
 
     @property
     def optimizer(self) -> int:
-        """Over how many processes the moments and the average are shared out."""
+        """Over how many processes the moments are shared out."""
         return self.sharers if self.stage >= 1 else 1
 
     @property
@@ -67,6 +70,11 @@ class Sharing:
     def gathers_all(self) -> bool:
         """Whether all weights are gathered for an update, and not one block's at a time."""
         return self.sharers > 1 and self.stage in (1, 2)
+
+    @property
+    def average(self) -> int:
+        """Over how many processes the average of the weights is shared out."""
+        return 1 if self.average_stays_whole else self.optimizer
 
     @property
     def sharding(self) -> Sharding:
@@ -88,7 +96,8 @@ class Sharing:
             yield f"guidance branches shared out over {self.branches}: each process holds the whole denoiser"
         if self.pipeline > 1:
             yield f"pipeline parallel {self.pipeline}: blocks divided by it, up to {self.pipeline} micro-batches in flight"
-        shared = ["optimizer, average and weights at rest", "gradients", "gathered weights"][: self.stage]
+        at_rest = "optimizer" if self.average_stays_whole else "optimizer, average"
+        shared = [f"{at_rest} and weights at rest", "gradients", "gathered weights"][: self.stage]
         if self.equals > 1:
             what = ", ".join(shared) if shared else "nothing"
             yield f"data parallel {self.data} (x sequence {self.sequence}): {what} divided by {self.sharers}"
