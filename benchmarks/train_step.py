@@ -2,13 +2,14 @@
 
 Both do one update in turn, so that a noisy machine slows both. Prints the median of the ratios trainer / bare; the
 trainer's side holds everything it does between two batches: draws, autocast, clipping, schedule, metrics.jsonl,
-TensorBoard, log, display.
+TensorBoard, log, display. Exits 1 above the bound.
 
     python benchmarks/train_step.py [--updates 40] [--device cpu|cuda] [--size tiny|small]
 """
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from schemas.recipes import TrainRecipe
 from schemas.resolve import resolve
 
 WARM_UP = 4
+BOUND = 1.03
 SIZES = {"tiny": (96, 2, 4), "small": (384, 4, 8)}
 
 
@@ -107,7 +109,7 @@ class TurnTaking:
             self.trainer_seconds.append(time.perf_counter() - middle)
 
 
-def main() -> None:
+def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--updates", type=int, default=40)
     arguments.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -131,13 +133,15 @@ def main() -> None:
             Trainer(recipe, DenoiserObjective(recipe, device), loader, checkpoints, metrics, process).fit()
     pairs = list(zip(loader.trainer_seconds, loader.bare_seconds, strict=True))[WARM_UP:]
     ratios = [trainer / bare for trainer, bare in pairs]
+    ratio = statistics.median(ratios)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     print(
-        f"train_step {options.size} on {name}: trainer / bare = {statistics.median(ratios):.3f} "
-        f"(median of {len(ratios)} updates in turn; bound 1.05); "
+        f"train_step {options.size} on {name}: trainer / bare = {ratio:.3f} "
+        f"(median of {len(ratios)} updates in turn; bound {BOUND}); "
         f"bare {1e3 * statistics.median(b for _, b in pairs):.1f} ms"
     )
+    return int(ratio > BOUND)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,6 @@ from pydantic import BaseModel
 from schemas.recipes import AnyRecipe
 
 UNREAD: Mapping[str, str] = {
-    "logging.wandb_project": "Training at scale",
     "lora": "Training at scale",
     "memory.offload_optimizer": "Training at scale",
     "optim.cls": "Training at scale",

@@ -11,6 +11,7 @@ from schemas.checks import (
     optim,
     parallel,
     sampling,
+    splitting,
     text,
 )
 from schemas.checks.registry import RULES, Problem, Rule
@@ -31,6 +32,7 @@ __all__ = [
     "parallel",
     "run_checks",
     "sampling",
+    "splitting",
     "text",
 ]
 
