@@ -1,21 +1,19 @@
 """Refusing what this version would ignore: a job never runs on with a setting that nothing reads."""
 
 from opensora_cli.distributed.stage import sharing_stage
+from opensora_cli.extras import require_colossalai
 from schemas.errors import OsoraError
 from schemas.readers import unread_settings
 from schemas.recipes import AnyRecipe, RunRecipe, SampleRecipe
-
-_HARMLESS = ("parallel.static_graph", "text.t5.shardformer", "text.clip.shardformer")
-"""How work is shared out, and not what it is: without these keys, models that are whole give the same numbers."""
 
 
 def check_supported(recipe: AnyRecipe) -> None:
     """Raise OsoraError if the recipe spreads a model in a way, or changes a key, that no code of this version reads."""
     if isinstance(recipe, RunRecipe | SampleRecipe):
         _check_spread(recipe)
-    settings = unread_settings(recipe)
-    ignored = [key for key in settings if not any(key == name or key.startswith(f"{name}.") for name in _HARMLESS)]
-    if ignored:
+        if recipe.parallel.engine == "colossalai":
+            require_colossalai()
+    if ignored := unread_settings(recipe):
         fix = " ".join(f"--unset {key}" for key in ignored)
         raise OsoraError(
             f"this version of osora does not read {', '.join(ignored)} yet, so the run would not be what the recipe says. "
@@ -34,9 +32,4 @@ def _check_spread(recipe: RunRecipe | SampleRecipe) -> None:
         raise OsoraError(
             "parallel: zero3 and fsdp share out the weights of processes that take their steps together, and in sampling "
             'each goes at its own pace. Use --set parallel.plugin=hybrid with parallel.tp_size for less memory, or "none".'
-        )
-    if config.engine != "torch":
-        raise OsoraError(
-            f'parallel.engine = "{config.engine}": this version of osora runs on PyTorch\'s own engine alone. '
-            "Use --set parallel.engine=torch."
         )

@@ -69,7 +69,10 @@ class ParallelConfig(Schema):
     )
     static_graph: bool = Field(
         False,
-        description="Every step uses the same weights in the same order, so that reductions are planned once.",
+        description=(
+            "Every step uses the same weights in the same order, so that ColossalAI's DDP plans its reductions once; "
+            "PyTorch's own engine averages after the backward pass, with nothing to plan."
+        ),
     )
     shard_size: int = Field(
         0,

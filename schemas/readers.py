@@ -11,12 +11,8 @@ UNREAD: Mapping[str, str] = {
     "lora": "Training at scale",
     "memory.offload_optimizer": "Training at scale",
     "optim.cls": "Training at scale",
-    "parallel.static_graph": "Training at scale",
     "sampling.fp8_weights": "Sampling, complete",
     "sampling.offload": "Sampling, complete",
-    "t2i2v": "Sampling, complete",
-    "text.clip.shardformer": "Training at scale",
-    "text.t5.shardformer": "Training at scale",
 }
 """Key, or table of keys -> the issue that will read it. The list only shrinks: a test compares it with the code."""
 

@@ -102,8 +102,13 @@ def start_process(device: str, config: ParallelConfig, patience: timedelta | Non
     if problem := world_size_problem(config, world_size):
         raise OsoraError(problem)
     chosen = pick_device(device)
-    if place is None:
+    if place is None and config.engine == "torch":
         return Process(rank=0, world_size=1, device=chosen)
+    if place is None:
+        from torch.distributed import HashStore  # type: ignore[attr-defined]  # it is documented there
+
+        dist.init_process_group(_backend(chosen), store=HashStore(), rank=0, world_size=1)
+        return Process(rank=0, world_size=1, device=chosen)  # ColossalAI asks a job of one for its groups too
     if chosen.type == "cuda":
         if place.local_rank >= torch.cuda.device_count():
             raise OsoraError(
@@ -132,9 +137,12 @@ def _join(place: Place, device: torch.device, patience: timedelta) -> None:
         "MASTER_ADDR": place.master_address,
         "MASTER_PORT": str(place.master_port),
     }
-    # Small messages about the run itself go between the CPUs, so that they never wait for a GPU.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method="env://", timeout=patience)
+    dist.init_process_group(_backend(device), init_method="env://", timeout=patience)
+
+
+def _backend(device: torch.device) -> str:
+    """Small messages about the run itself go between the CPUs, so that they never wait for a GPU."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
 def leave() -> None:

@@ -67,6 +67,8 @@ class Team:
     _all: Group | None = None
     _tokens: Group | None = None
     _features: Group | None = None
+    everyone_decodes: bool = False
+    """Whether each process decodes every clip, instead of its share."""
 
     @property
     def is_leader(self) -> bool:
@@ -78,8 +80,8 @@ class Team:
         return list(batches[self.number :: self.teams])
 
     def own(self, clips: Sequence[T]) -> list[T]:
-        """Return the clips of a batch that this process decodes and writes, maybe none."""
-        return list(clips[self.member :: self.size])
+        """Return the clips of a batch that this process decodes, maybe none."""
+        return list(clips) if self.everyone_decodes else list(clips[self.member :: self.size])
 
     def agree(self, flags: Sequence[bool]) -> list[bool]:
         """Return, for each flag, whether it is true in all processes of the team; they have to ask together."""

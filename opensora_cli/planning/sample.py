@@ -8,7 +8,7 @@ from opensora_cli.planning.estimate import Estimate
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_flops
 from opensora_cli.planning.modules import Counted, DenoiserCounts
 from opensora_cli.planning.precision import Device, Precision
-from opensora_cli.planning.shapes import ClipShape
+from opensora_cli.planning.shapes import ClipShape, shapes_of
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder
 from opensora_cli.planning.train import latent_extent
@@ -28,6 +28,8 @@ class Sampling:
     counts: DenoiserCounts
     autoencoder: Counted
     text: Mapping[str, TextEncoder]
+    images: "Sampling | None" = None
+    """The stage that makes the first frames; its models are gone before those of the clips come."""
 
     @property
     def states(self) -> Mapping[str, int]:
@@ -50,11 +52,14 @@ class Sampling:
         if self.recipe.sampling.offload == "block":
             numbers = {name: min(BLOCKS_HERE, count) for name, count in numbers.items()}
         denoiser = sum(size * numbers.get(name, 1) for name, size in sizes.items())
-        return {
+        found = {
             "denoiser": denoiser // (self.sharing.sharding.weights * self.sharing.pipeline),
             "autoencoder": matrix * self.autoencoder.total,
             "text encoders": matrix * sum(one.weights for one in self.text.values()),
         }
+        if self.images is not None:
+            found |= {f"image {name}": self.images.models[name] for name in ("denoiser", "autoencoder")}
+        return found
 
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
         """Return the cost of a batch of clips; a guided step evaluates all its branches."""
@@ -67,6 +72,11 @@ class Sampling:
         pixels = 3 * batch * shape.pixels * (matrix + 4)
         moments["decoding"] = max(together, models["autoencoder"]) + decoding.peak + pixels
         flops += decoding.flops // batch
+        if self.images is not None:
+            (picture,) = shapes_of(self.images.recipe)
+            first = self.images.estimate(picture, batch)
+            moments[f"the first frames: {first.moment}"] = first.peak
+            flops += first.flops
         moment = max(moments, key=lambda name: moments[name])
         return Estimate(
             tokens=self._image_tokens(shape) + self.recipe.text.t5.max_length,

@@ -1,8 +1,9 @@
 """Samples that are made together, and what comes of each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from opensora_cli.distributed.team import Team
 from opensora_cli.progress import JobProgress
 from opensora_cli.sampling.generate import ALONE, Clips, Generator, encode_references, generate
 from opensora_cli.sampling.prompts import PromptTable, WrittenPrompt
-from opensora_cli.sampling.references import read_references
+from opensora_cli.sampling.references import first_frame, read_references
 from opensora_cli.sampling.request import Sample
 from opensora_cli.sampling.saving import suffix_of, write_sample
 from opensora_cli.sampling.stages import Stages, peak_bytes
@@ -31,6 +32,8 @@ class Made:
     """By stage: text and load of the whole job so far, the others of the batch."""
     peak_bytes: int
     """The most memory in use since the process began: of the GPU, else of the process."""
+    image: "Made | None" = None
+    """The first frame, where an image model made it: a video of one frame."""
 
     def save(self, path: str | Path) -> Path:
         """Write the clip or image, and return its path: the suffix is that of the recipe's output_format if there is none.
@@ -70,17 +73,19 @@ def make_batch(
     job: Stages,
     progress: JobProgress,
     team: Team = ALONE,
+    images: Mapping[Sample, Made] = MappingProxyType({}),
 ) -> Iterator[Made | Failed]:
     """Yield what comes of each sample of a batch; one with a bad reference does not hold up the others.
 
     `job` has the seconds of what was done once for all batches. Every process of a team has to be at the same batch, and
-    yields its own share; the leader also yields the samples that the team could not begin with.
+    yields its own share; the leader also yields the samples that the team could not begin with. `images` are the first
+    frames of samples that need one.
     """
     device = next(models.denoiser.parameters()).device
     stages, whole = Stages(device), batch[0].config.num_steps
     steps = _Steps(progress, batch)
     with stages.stage("references"):
-        latents = {sample: _references(models, sample, size) for sample in batch}
+        latents = {sample: _references(models, sample, size, images.get(sample)) for sample in batch}
     yield from _not_begun(latents, team)
     good = [
         (sample, prompt)
@@ -105,7 +110,8 @@ def make_batch(
         seconds = {**job.rounded(), **stages.rounded()}
         own = (good[item] for item in clips.own)
         for (sample, prompt), video_CTHW in zip(own, clips.video.cpu(), strict=True):
-            yield Made(sample, video_CTHW, prompt, clips.evaluations, len(good), seconds, peak_bytes(device))
+            took = clips.evaluations, len(good), seconds, peak_bytes(device)
+            yield Made(sample, video_CTHW, prompt, *took, images.get(sample))
 
 
 Latents = dict[Sample, list[Tensor] | Failed | None]
@@ -135,10 +141,14 @@ class _Steps:
         self._progress.advance(self.facts)
 
 
-def _references(models: Generator, sample: Sample, size: tuple[int, int]) -> list[Tensor] | Failed | None:
+def _references(
+    models: Generator, sample: Sample, size: tuple[int, int], image: Made | None
+) -> list[Tensor] | Failed | None:
+    autoencoder = models.autoencoder
+    if image is not None:
+        return encode_references(autoencoder, [first_frame(image.video, size)])
     if not sample.references:
         return None
-    autoencoder = models.autoencoder
     try:
         clips = read_references(sample.references, sample.config.cond_type, causal=autoencoder.causal, size=size)
     except OsoraError as error:

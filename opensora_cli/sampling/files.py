@@ -23,7 +23,7 @@ from opensora_cli.sampling.outputs import (
     versions,
 )
 from opensora_cli.sampling.request import Request, Sample
-from opensora_cli.sampling.saving import write_record
+from opensora_cli.sampling.saving import write_record, write_sample
 from schemas.errors import OsoraError
 from schemas.recipes import SampleRecipe
 from schemas.resolve import Resolved
@@ -110,6 +110,9 @@ def _write_all(maker: Maker, todo: Sequence[Output], coming: Iterator[Made | Fai
 def _write(output: Output, made: Made, facts: dict[str, Any]) -> None:
     started = time.perf_counter()
     output.record.unlink(missing_ok=True)  # until the new clip has its own record, it has none
+    if made.image is not None and output.image is not None:
+        write_sample(output.image, made.image.video, made.sample.config.fps_save)
+        facts = {**facts, "image": _image_facts(made.image, output.image)}
     made.save(output.media)
     frames, height, width = made.video.shape[1:]
     config = made.sample.config
@@ -132,6 +135,25 @@ def _write(output: Output, made: Made, facts: dict[str, Any]) -> None:
         "peak_bytes": made.peak_bytes,
     }
     write_record(output.record, record)
+
+
+def _image_facts(image: Made, path: Path) -> dict[str, Any]:
+    """Return what a clip's record says of its first frame."""
+    _, height, width = image.video.shape[1:]
+    config = image.sample.config
+    return {
+        "file": path.name,
+        "seed": image.sample.seed,
+        "encoded_prompt": image.prompt.encoded,
+        "resolution": config.resolution,
+        "aspect_ratio": config.aspect_ratio,
+        "height": height,
+        "width": width,
+        "guidance": config.guidance,
+        "num_steps": config.num_steps,
+        "evaluations": image.evaluations,
+        "seconds": image.seconds,
+    }
 
 
 def _report(console: Console, outputs: Sequence[Output], failures: Sequence[Failed]) -> None:

@@ -1,7 +1,7 @@
 """Sampling as a Python object: `Pipeline` makes clips from prompts, in memory or as a job that writes files."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,7 @@ from opensora_cli.progress import JobProgress
 from opensora_cli.sampling.batches import Failed, Made, make_batch, plan_batches
 from opensora_cli.sampling.files import run_job
 from opensora_cli.sampling.generate import Generator
+from opensora_cli.sampling.image_stage import ImageStage, free_memory
 from opensora_cli.sampling.language_model import LanguageModel
 from opensora_cli.sampling.models import autoencoder_facts, load_models
 from opensora_cli.sampling.prompts import PromptTable, WrittenPrompt, encode_prompts, needs_language_model, write_prompt
@@ -66,8 +67,12 @@ class Pipeline:
             "model": _weights(recipe.model.from_pretrained, "model.from_pretrained", ema),
             "ae": _weights(recipe.ae.from_pretrained, "ae.from_pretrained", False),
         }
+        if stage := recipe.t2i2v:
+            for key, model in (("t2i2v.img_flux", stage.img_flux), ("t2i2v.img_flux_ae", stage.img_flux_ae)):
+                self.weights[key] = _weights(model.from_pretrained, f"{key}.from_pretrained", False)
         self.console = console if console and self.process.is_main else Console(quiet=True)
         self._team = form_team(recipe.parallel, self.process)
+        self._images = ImageStage(recipe, self.weights, self.device, self._team) if recipe.t2i2v else None
         self._facts = autoencoder_facts(recipe.ae)
         self._stages = Stages(self.device)
         self._texts = PromptTable({}, {})
@@ -147,24 +152,52 @@ class Pipeline:
         """
         for config in dict.fromkeys(sample.config for sample in samples):
             self._size(config)
+            if self._images is not None:
+                self._images.size(config)
             same = (sample.references for sample in samples if sample.config == config)
             check_references(same, config.cond_type, causal=self._facts.causal)
         return self._make(samples, self._language_model(samples))
 
     def _make(self, samples: Sequence[Sample], writer: LanguageModel | None) -> Iterator["Made | Failed"]:
-        written = self._write_prompts(samples, writer)
+        prompts = self._write_prompts(samples, writer)
+        written = {sample: prompts[_key(sample)] for sample in samples}
         batches = self._team.batches(plan_batches(samples, self.recipe.sampling.batch_size))
         if not batches:
             return
-        share = [sample for batch in batches for sample in batch]
-        self._encode({*(written[_key(sample)].encoded for sample in share), *(sample.negative for sample in share)})
+        self._encode([sample for batch in batches for sample in batch], written)
+        found = self._make_images(batches, written)
+        if self._team.is_leader:
+            yield from (one for one in found.values() if isinstance(one, Failed))
+        images = {sample: one for sample, one in found.items() if isinstance(one, Made)}
+        batches = [[one for one in batch if one in images or not one.needs_image] for batch in batches]
+        yield from self._make_clips([batch for batch in batches if batch], written, images)
+
+    def _make_images(
+        self, batches: Sequence[Sequence[Sample]], written: Mapping[Sample, WrittenPrompt]
+    ) -> dict[Sample, "Made | Failed"]:
+        """Make the first frames that are needed; the image models and the video models are never in memory together."""
+        if self._images is None:
+            return {}
+        self._models = None
+        free_memory(self.device)
+        return self._images.make(batches, written, self._texts, self.console)
+
+    def _make_clips(
+        self,
+        batches: Sequence[Sequence[Sample]],
+        written: Mapping[Sample, WrittenPrompt],
+        images: Mapping[Sample, "Made"],
+    ) -> Iterator["Made | Failed"]:
+        if not batches:
+            return
         models = self._load()
         steps = sum(batch[0].config.num_steps for batch in batches)
         with JobProgress("sampling", steps, console=self.console) as progress:
             for batch in batches:
                 size = self._size(batch[0].config)
-                prompts = [written[_key(sample)] for sample in batch]
-                yield from make_batch(models, self._texts, batch, prompts, size, self._stages, progress, self._team)
+                prompts = [written[sample] for sample in batch]
+                job = self._stages, progress, self._team, images
+                yield from make_batch(models, self._texts, batch, prompts, size, *job)
 
     def _size(self, config: SamplingConfig) -> tuple[int, int]:
         return sample_size(config, self._facts.strides[1] * self.recipe.model.patch_size)
@@ -190,7 +223,10 @@ class Pipeline:
         told = self.process.from_main(json.dumps([asdict(prompt) for prompt in written]))
         return dict(zip(first, (WrittenPrompt(**values) for values in json.loads(told or "[]")), strict=True))
 
-    def _encode(self, texts: set[str]) -> None:
+    def _encode(self, samples: Sequence[Sample], written: Mapping[Sample, WrittenPrompt]) -> None:
+        texts = {text for sample in samples for text in (written[sample].encoded, sample.negative)}
+        if self._images is not None:
+            texts |= {self._images.prompt(sample, written[sample]).encoded for sample in samples}
         missing = texts - self._texts.tokens.keys()
         if missing:
             with self._stages.stage("text"):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from opensora_cli.data.dataset import Batch
 from opensora_cli.distributed.layout import Layout
@@ -65,7 +65,7 @@ class Backward:
             self.layout.begin_micro_batch(number + 1 == len(batches))
             for loss in self._losses(batch.to(device), draws):
                 if loss.value.requires_grad:
-                    torch.autograd.backward(loss.value * share)
+                    self.layout.backward(loss.value * share)
                 name = f"{ADVERSARY}loss" if loss.of_adversary else "loss"
                 for key, value in {name: loss.value, **loss.metrics}.items():
                     means[key] = means.get(key, torch.zeros((), device=device)) + value.detach().float() * share
@@ -100,9 +100,7 @@ class Backward:
         self.note(
             f"update {update + 1}: memory ran out; bucket {bucket} is done in {self._parts[bucket]} parts ({reason})"
         )
-        modules: list[nn.Module] = [self.objective.module]
-        for module in modules:
-            module.zero_grad(set_to_none=True)
+        self.objective.module.zero_grad(set_to_none=True)
         if self.process.device.type == "cuda":
             torch.cuda.empty_cache()
 

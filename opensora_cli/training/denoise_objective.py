@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from opensora_cli.data.cache.inputs import CachedInputs, CachedText
 from opensora_cli.data.loader import Batch
+from opensora_cli.distributed.colossal import shard_t5
 from opensora_cli.distributed.process import DTYPES
 from opensora_cli.frozen import frozen_autoencoder
 from opensora_cli.training.clock import DeviceClock
@@ -68,6 +69,8 @@ class DenoiserObjective:
         self.text: TextEncoders | None = None
         if recipe.dataset.encodes_text:
             self.text = build_text_encoders(recipe.text, DTYPES[recipe.dtype], device)
+            if recipe.parallel.engine == "colossalai" and recipe.text.t5.shardformer:
+                self.text.t5.model = shard_t5(self.text.t5.model)
         null = cached.captions([""]).to(device) if cached and cached.text else self.features([""])
         self._null_t5_1LD, self._null_clip_1D = null.t5, null.clip
         self._counts_hits = cached is not None and cached.encode_misses

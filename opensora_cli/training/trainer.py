@@ -15,6 +15,7 @@ from opensora_cli.distributed.layout import Layout
 from opensora_cli.distributed.process import Process
 from opensora_cli.distributed.watchdog import Watchdog
 from opensora_cli.training.backward import ADVERSARY, Backward
+from opensora_cli.training.boosted import make_optimizer
 from opensora_cli.training.checkpoint import Checkpoints, Progress, Trained, TrainState
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.faulty_batches import keep_faulty
@@ -22,7 +23,6 @@ from opensora_cli.training.interrupt import STOP_SIGNALS, Interrupt
 from opensora_cli.training.looks import Look
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
-from opensora_cli.training.optim import Optimizer
 from opensora_cli.training.profiling import Profiler
 from opensora_cli.training.speed import Speed
 from opensora_models.compiled import compile_seconds
@@ -64,12 +64,13 @@ class Trainer:
         self.layout = layout or Layout()
         self.state = TrainState(
             module=objective.module,
-            optimizer=Optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout),
+            optimizer=make_optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout),
             ema=Ema(objective.module, recipe.optim.ema_decay) if recipe.optim.ema_decay is not None else None,
         )
         if (adversary := objective.adversary) is not None:
-            optimizer = Optimizer(adversary.module, adversary.optim, recipe.max_steps, self.layout)
+            optimizer = make_optimizer(adversary.module, adversary.optim, recipe.max_steps, self.layout)
             self.state.adversary = Trained(adversary.module, optimizer)
+        objective.module = self.layout.forward_module(objective.module)
         self.backward = Backward(recipe, objective, process, self.layout, metrics.note)
         self.speed = Speed(recipe, process, objective.encoding)
         steps = recipe.logging.profile_steps if process.is_main else ()
@@ -103,6 +104,7 @@ class Trainer:
             watchdog.progress()
             for look in self.looks:
                 if self.progress.update % look.every == 0:
+                    self.layout.settle()
                     look.run(self.progress.update, self.state, self.layout, self.metrics)
                     watchdog.progress()
             if self.progress.update % every == 0:
@@ -174,6 +176,7 @@ class Trainer:
         if all(map(math.isfinite, judged.values())):
             values |= {f"{name}lr": part.optimizer.step(update) for name, part in trained.items()}
             if self.state.ema is not None and "" in trained:
+                self.layout.settle()
                 self.state.ema.update(self.state.module)
             self.progress = replace(self.progress, skipped_in_a_row=0)
         else:
@@ -239,7 +242,7 @@ class Trainer:
                 "optim.lr or optim.grad_clip."
             )
         for part in self._parts().values():
-            part.module.zero_grad(set_to_none=True)
+            self.layout.forget(part.module)
         self.progress = replace(done, skipped=done.skipped + 1, skipped_in_a_row=done.skipped_in_a_row + 1)
         self.metrics.note(f"{what} was left out, {self.progress.skipped} of at most {optim.max_skips}")
         return {"skipped": 1.0}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from schemas.checks.model import denoisers
 from schemas.checks.registry import Finding, rule
 from schemas.parallel import ParallelConfig, SamplingParallelConfig
 from schemas.recipes import RunRecipe, SampleRecipe, TrainRecipe
@@ -106,14 +107,16 @@ def stages_need_the_hybrid_plugin(recipe: Spread) -> Iterator[Finding]:
 )
 def heads_can_be_shared_out(recipe: TrainRecipe | SampleRecipe) -> Iterator[Finding]:
     """num_heads is a multiple of tp_size, and of tp_size x sp_size with all_to_all."""
-    config, heads = recipe.parallel, recipe.model.num_heads
+    config = recipe.parallel
     swaps = config.sequence_parallelism_mode == "all_to_all"
     shares = config.tp_size * (config.sp_size if swaps else 1)
-    if heads % shares:
-        sizes = "tp_size x sp_size" if swaps and config.sp_size > 1 else "tp_size"
-        key = "sp_size" if heads % config.tp_size == 0 else "tp_size"
-        message = f"parallel.{sizes} = {shares} does not divide model.num_heads = {heads}."
-        yield Finding((("parallel", key), ("model", "num_heads")), message)
+    for at, model, _, _ in denoisers(recipe):
+        heads = model.num_heads
+        if heads % shares:
+            sizes = "tp_size x sp_size" if swaps and config.sp_size > 1 else "tp_size"
+            key = "sp_size" if heads % config.tp_size == 0 else "tp_size"
+            message = f"parallel.{sizes} = {shares} does not divide {'.'.join(at)}.num_heads = {heads}."
+            yield Finding((("parallel", key), (*at, "num_heads")), message)
 
 
 @rule(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from opensora_cli.data.demo_clips import prepare_demo
+from opensora_cli.data.video import read_clip
 from opensora_cli.sampling import Pipeline, Request
 from tests.cli.conftest import Osora, environment
 
@@ -91,3 +92,30 @@ def test_two_processes_make_the_files_of_one_and_report_what_failed(
     one, two = ({name: facts[0] for name, facts in media(folder / name).items()} for name in ("one", "two"))
     assert one == two
     assert len(set(one.values())) == rows
+
+
+def test_a_team_of_two_makes_first_frames_and_the_clips_that_go_on_from_them(
+    folder: Path, osora: Osora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes share out the guidance branches of each clip, and the clips of the batch for decoding."""
+    settings = ("num_steps=2", "num_frames=5", "resolution=48px", "batch_size=2", "output_format=lossless")
+    sets = [f"sampling.{setting}" for setting in settings]
+    options = [option for one in (*sets, "parallel.cfg_size=2") for option in ("--set", one)]
+    command = ("sample", "tiny/t2i2v", "--prompts", "prompts.csv", "--end-index", 3, *QUICK[:4], *options)
+    done = osora(*command, "--save-dir", "team", "--nproc", 2, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "images 4/4" in done.stdout
+    assert "sampling 4/4" in done.stdout
+
+    monkeypatch.chdir(folder)
+    alone = Pipeline.from_recipe("tiny/t2i2v", sets=[*sets, "sampling.save_dir=alone"], unsets=QUICK[1:4:2])
+    files = alone.run(Request(prompts_file=Path("prompts.csv"), end_index=3))
+    for clip in files:
+        image = clip.with_name(f"{clip.stem}-image.png")
+        assert (folder / "team" / image.name).read_bytes() == image.read_bytes()
+        ours, theirs = (read_clip(str(folder / name / clip.name), range(5)).float() for name in ("team", "alone"))
+        assert (ours - theirs).abs().max() <= 1
+        evaluations = [
+            json.loads((folder / name / f"{clip.stem}.json").read_text())["evaluations"] for name in ("team", "alone")
+        ]
+        assert evaluations == [6, 6]

@@ -1,6 +1,6 @@
 """Every way to spread the tiny denoiser over processes, and how one process does the same work."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,18 @@ MODES = {
     "tensor-ring-zero1-4": Mode(4, _hybrid(1, tp_size=2, sp_size=2, **RING), 1, accumulation=2),
     "tensor-ulysses-4": Mode(4, _hybrid(tp_size=2, sp_size=2), 1),
 }
+COLOSSALAI = {
+    f"colossalai-{name}": replace(mode, parallel={**mode.parallel, "engine": "colossalai"})
+    for name, mode in {
+        "ddp-2": Mode(2, {"plugin": "ddp", "static_graph": True}, 2),
+        "ddp-accumulating-2": Mode(2, {"plugin": "ddp", "reduce_bucket_size_in_m": 1}, 2, accumulation=2),
+        "hybrid-2": Mode(2, _hybrid(), 2),
+        "ulysses-2-fused": Mode(2, _hybrid(sp_size=2), 1, fused=True, recompute=True),
+        "tensor-2": Mode(2, _hybrid(tp_size=2), 1),
+        "tensor-4": Mode(4, _hybrid(tp_size=2), 2, recompute=True),
+    }.items()
+}
+"""What ColossalAI can do on a CPU; `make colossalai-test` runs them."""
 TESTED = [
     *("ddp-2", "zero1-2", "zero2-2", "fsdp-2", "ulysses-2-fused", "ring-2", "tensor-2-fused"),
     *("hybrid-sharding-ulysses-4", "zero3-tensor-4", "tensor-ring-zero1-4"),

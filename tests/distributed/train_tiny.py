@@ -27,7 +27,7 @@ from opensora_models.diffusion.latent_packing import image_ids, text_ids
 from schemas.parallel import ParallelConfig
 from schemas.recipes import TrainRecipe
 from schemas.resolve import resolve
-from tests.distributed.modes import MODES, Mode
+from tests.distributed.modes import COLOSSALAI, MODES, Mode
 from tests.unit.training_fakes import FakeBatch, SilentDisplay
 
 UPDATES = 10
@@ -140,13 +140,14 @@ def main() -> None:
     out, every, *tasks = sys.argv[1:]
     process = start_process("cpu", ParallelConfig())
     end_with_launcher()
+    modes = MODES | COLOSSALAI
     for task in tasks:
         source, _, name = task.rpartition(">")
         if source:
-            copy_state(Path(out, source), Path(out, task), MODES[name], process)
+            copy_state(Path(out, source), Path(out, task), modes[name], process)
         else:
             (Path(out) / f"pid-{process.rank}").write_text(str(os.getpid()))
-            trainer_of(Path(out, name), MODES[name], process, int(every)).fit()
+            trainer_of(Path(out, name), modes[name], process, int(every)).fit()
     leave()
 
 
