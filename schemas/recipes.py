@@ -141,6 +141,11 @@ class SampleRecipe(Recipe):
     model: DenoiserConfig = Field(DenoiserConfig.model_construct(), description="The denoiser.")
     ae: AutoencoderConfig = Field(HunyuanVAEConfig.model_construct(), description="The autoencoder.")
     text: TextConfig = Field(TextConfig.model_construct(), description="The text encoders.")
+    adapters: dict[str, float] = Field(
+        {},
+        description="Adapters to add to the denoiser: file, folder or run of `osora train` with [lora] -> its weight.",
+        json_schema_extra=cost("changes_numerics"),
+    )
     sampling: SamplingConfig = Field(SamplingConfig.model_construct(), description="Size, steps, guidance, output.")
     t2i2v: T2I2VConfig | None = Field(
         None,

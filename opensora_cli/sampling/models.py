@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -10,9 +11,11 @@ from opensora_cli.distributed.team import Team
 from opensora_cli.frozen import frozen_autoencoder
 from opensora_cli.sampling.generate import ALONE, Generator
 from opensora_cli.training.draws import seeded_init
+from opensora_models.adapter import add_to_weights, read_adapter
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.compiled import compile_blocks
-from opensora_models.weights import load_weights
+from opensora_models.mmdit.adapter_layout import adapter_as
+from opensora_models.weights import fit_weights, read_weights
 from schemas.autoencoder import AutoencoderConfig
 from schemas.recipes import SampleRecipe
 
@@ -38,22 +41,30 @@ def load_models(
     dtype: torch.dtype,
     device: torch.device,
     team: Team = ALONE,
+    adapters: Mapping[Path, float] | None = None,
 ) -> Generator:
     """Build the autoencoder and the denoiser, load their weights and cast them.
 
     `weights` are the files of "model" and "ae"; a model without a file keeps random weights, drawn from the sampling seed.
-    The denoiser is shared out over the `team`, as the recipe says.
-    Raises OsoraError where weights do not fit.
+    `adapters` are added to the denoiser's, each as many times as its weight says. The denoiser is shared out over the
+    `team`, as the recipe says. Raises OsoraError where weights do not fit.
     """
     autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=recipe.sampling.seed, dtype=dtype, device=device)
-    denoiser = _load_denoiser(recipe, weights["model"], dtype, device).to(dtype).eval().requires_grad_(False)
+    denoiser = _load_denoiser(recipe, weights["model"], adapters or {}, dtype, device)
+    denoiser = denoiser.to(dtype).eval().requires_grad_(False)
     team.spread(denoiser)
     if recipe.sampling.compile:
         compile_blocks(denoiser, any_size=False)
     return Generator(denoiser, autoencoder, recipe.model)
 
 
-def _load_denoiser(recipe: SampleRecipe, path: str | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def _load_denoiser(
+    recipe: SampleRecipe,
+    path: str | None,
+    adapters: Mapping[Path, float],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> nn.Module:
     denoiser: nn.Module
     if path is None:
         with seeded_init(recipe.sampling.seed), torch.device(device):
@@ -63,5 +74,8 @@ def _load_denoiser(recipe: SampleRecipe, path: str | None, dtype: torch.dtype, d
     with torch.device("meta"):
         denoiser = build_denoiser(recipe.model).to(dtype)
     denoiser = denoiser.to_empty(device=device)
-    load_weights(denoiser, path)
+    state = read_weights(path)
+    for adapter, weight in adapters.items():
+        add_to_weights(state, adapter_as(read_adapter(adapter), recipe.model), weight)
+    fit_weights(denoiser, state, path)
     return denoiser

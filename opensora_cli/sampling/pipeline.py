@@ -23,7 +23,7 @@ from opensora_cli.sampling.request import Request, Sample, plan_samples, with_se
 from opensora_cli.sampling.size import sample_size
 from opensora_cli.sampling.source import find_source
 from opensora_cli.sampling.stages import Stages
-from opensora_cli.sampling.weights import find_weights
+from opensora_cli.sampling.weights import find_adapter, find_weights
 from opensora_cli.supported import check_supported
 from schemas.checks.parallel import world_size_problem
 from schemas.errors import OsoraError
@@ -63,10 +63,14 @@ class Pipeline:
         if problem := world_size_problem(recipe.parallel, self.process.world_size):
             raise OsoraError(f"{problem} The option --nproc starts processes.")
         self.device = self.process.device
+        self.adapters = {find_adapter(source, ema=ema): weight for source, weight in recipe.adapters.items()}
         self.weights: dict[str, str | None] = {
-            "model": _weights(recipe.model.from_pretrained, "model.from_pretrained", ema),
+            "model": _weights(recipe.model.from_pretrained, "model.from_pretrained", ema and not self.adapters),
             "ae": _weights(recipe.ae.from_pretrained, "ae.from_pretrained", False),
+            **{f"adapter {path}": f"{weight:g}" for path, weight in self.adapters.items()},
         }
+        if self.adapters and self.weights["model"] is None:
+            raise OsoraError("adapters: model.from_pretrained is not set. Name the weights that they were trained on.")
         if stage := recipe.t2i2v:
             for key, model in (("t2i2v.img_flux", stage.img_flux), ("t2i2v.img_flux_ae", stage.img_flux_ae)):
                 self.weights[key] = _weights(model.from_pretrained, f"{key}.from_pretrained", False)
@@ -238,7 +242,7 @@ class Pipeline:
         if self._models is None:
             with self._stages.stage("load"):
                 self._models = load_models(
-                    self.recipe, self.weights, DTYPES[self.recipe.dtype], self.device, self._team
+                    self.recipe, self.weights, DTYPES[self.recipe.dtype], self.device, self._team, self.adapters
                 )
         return self._models
 

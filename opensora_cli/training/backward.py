@@ -100,7 +100,7 @@ class Backward:
         self.note(
             f"update {update + 1}: memory ran out; bucket {bucket} is done in {self._parts[bucket]} parts ({reason})"
         )
-        self.objective.module.zero_grad(set_to_none=True)
+        self.layout.forget(self.objective.module)
         if self.process.device.type == "cuda":
             torch.cuda.empty_cache()
 

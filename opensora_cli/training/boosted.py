@@ -60,10 +60,6 @@ class BoostedOptimizer(Optimizer):
             state["step"] = torch.tensor(float(state["step"]))
         return lr
 
-    def forget(self) -> None:
-        """Drop the gradients instead of applying them."""
-        self._plugin.zero_grad()
-
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors as `<moment>.<parameter name>`, flat shares with ZeRO; those never updated are zero."""
         found: dict[str, Tensor] = {}

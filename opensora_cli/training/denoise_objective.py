@@ -17,14 +17,15 @@ from opensora_cli.distributed.colossal import shard_t5
 from opensora_cli.distributed.process import DTYPES
 from opensora_cli.frozen import frozen_autoencoder
 from opensora_cli.training.clock import DeviceClock
-from opensora_cli.training.draws import Draws, seeded_init
+from opensora_cli.training.draws import Draws
 from opensora_cli.training.objective import Adversary, Loss
-from opensora_models.build import Autoencoder, build_denoiser, build_text_encoders
+from opensora_cli.training.trained_denoiser import trained_denoiser
+from opensora_models.build import Autoencoder, build_text_encoders
 from opensora_models.diffusion.condition import condition_of_latents, pick_conditions, training_condition
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
 from opensora_models.diffusion.rectified_flow import add_noise, draw_times, drop_text, flow_loss, velocity_target
 from opensora_models.layers.recompute import Recompute
-from opensora_models.weights import load_weights
+from opensora_models.lora import set_dropout_key
 from schemas.recipes import TrainRecipe
 
 if TYPE_CHECKING:
@@ -57,14 +58,11 @@ class DenoiserObjective:
         self.recipe = recipe
         self.device = device
         self.encoding: DeviceClock | None = DeviceClock(device)
-        with seeded_init(recipe.seed), torch.device(device):
-            self.module: nn.Module = build_denoiser(recipe.model)
-        if recipe.model.from_pretrained:
-            load_weights(self.module, recipe.model.from_pretrained, allow_missing=recipe.model.allow_missing)
-        self.module.float().train()
+        module = trained_denoiser(recipe, device)
+        self.module: nn.Module = module.train()
         memory = recipe.memory
         if memory.grad_checkpoint:
-            self.module.set_grad_checkpointing(*memory.grad_ckpt_settings, memory.grad_ckpt_every, Recompute.of(memory))
+            module.set_grad_checkpointing(*memory.grad_ckpt_settings, memory.grad_ckpt_every, Recompute.of(memory))
         self.ae = self._frozen_autoencoder(device if recipe.dataset.encodes_clips else torch.device("meta"))
         self.text: TextEncoders | None = None
         if recipe.dataset.encodes_text:
@@ -79,6 +77,7 @@ class DenoiserObjective:
         """Yield the mean squared error of the velocity; see `Objective`."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             inputs, target_BND = self.prepare(batch, draws)
+        set_dropout_key(self.module, draws.generator("adapter dropout").initial_seed())
         yield Loss(flow_loss(self.module(**inputs), target_BND), self._hits(batch))
 
     def losses_in_parts(self, batch: Batch, draws: Draws, parts: int) -> Iterator[Loss]:

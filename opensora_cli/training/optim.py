@@ -92,10 +92,6 @@ class Optimizer:
         self.adamw.zero_grad(set_to_none=True)
         return lr
 
-    def forget(self) -> None:
-        """Drop the gradients instead of applying them."""
-        self.adamw.zero_grad(set_to_none=True)
-
     def state_dict(self) -> dict[str, Tensor]:
         """Return AdamW's tensors as `<moment>.<parameter name>`; parameters that were never updated count as zero."""
         return {f"{moment}.{name}": tensor for name, moment, tensor in self._state()}

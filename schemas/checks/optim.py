@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from schemas.checks.registry import Finding, Key, rule
-from schemas.recipes import RunRecipe, TrainRecipe, VaeTrainRecipe
+from schemas.recipes import RunRecipe, VaeTrainRecipe
 
 
 @rule(
@@ -132,33 +132,6 @@ def the_log_has_lines(recipe: RunRecipe) -> Iterator[Finding]:
     if recipe.max_steps is not None and recipe.logging.log_every > recipe.max_steps:
         message = f"logging.log_every = {recipe.logging.log_every} is more than max_steps = {recipe.max_steps}."
         yield Finding((("logging", "log_every"), ("max_steps",)), message)
-
-
-@rule(
-    "OSR406",
-    TrainRecipe,
-    reason="The average is of the denoiser's weights, which adapters leave frozen: it would keep a copy of what it started from.",
-    fix='Un-set it: `_delete_ = ["ema_decay"]` in [optim].',
-    wrong="""
-        _base_ = "stage1"
-        [optim]
-        ema_decay = 0.99
-        [lora]
-        r = 16
-    """,
-    right="""
-        _base_ = "stage1"
-        [lora]
-        r = 16
-    """,
-)
-def adapters_have_no_average(recipe: TrainRecipe) -> Iterator[Finding]:
-    """ema_decay and [lora] do not go together."""
-    if recipe.lora is not None and recipe.optim.ema_decay is not None:
-        message = (
-            f"optim.ema_decay = {recipe.optim.ema_decay} averages the whole denoiser, but [lora] trains adapters only."
-        )
-        yield Finding((("optim", "ema_decay"), ("lora",)), message)
 
 
 @rule(

@@ -26,12 +26,16 @@ from schemas.recipes import RunRecipe, TrainRecipe
     """,
 )
 def splitting_changes_nothing(recipe: RunRecipe) -> Iterator[Finding]:
-    """memory.split_on_oom goes with a denoiser, and without shares of one batch."""
+    """memory.split_on_oom goes with a denoiser, without dropout and without shares of one batch."""
     if not recipe.memory.split_on_oom:
         return
     if not isinstance(recipe, TrainRecipe):
         message = "memory.split_on_oom = true: an autoencoder's losses are of a batch as a whole."
         yield Finding((("memory", "split_on_oom"), ("kind",)), message)
+        return
+    if recipe.lora is not None and recipe.lora.lora_dropout:
+        message = f"memory.split_on_oom = true with lora.lora_dropout = {recipe.lora.lora_dropout}: its draws are of the whole batch."
+        yield Finding((("memory", "split_on_oom"), ("lora", "lora_dropout")), message, "Leave one of the two out.")
         return
     for name in ("tp_size", "sp_size"):
         size = getattr(recipe.parallel, name)
