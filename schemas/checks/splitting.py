@@ -34,7 +34,7 @@ def splitting_changes_nothing(recipe: RunRecipe) -> Iterator[Finding]:
         yield Finding((("memory", "split_on_oom"), ("kind",)), message)
         return
     if recipe.lora is not None and recipe.lora.lora_dropout:
-        message = f"memory.split_on_oom = true with lora.lora_dropout = {recipe.lora.lora_dropout}: its draws are of the whole batch."
+        message = f"memory.split_on_oom = true with lora.lora_dropout = {recipe.lora.lora_dropout}: it draws for whole batches."
         yield Finding((("memory", "split_on_oom"), ("lora", "lora_dropout")), message, "Leave one of the two out.")
         return
     for name in ("tp_size", "sp_size"):
