@@ -1,6 +1,6 @@
 """What `osora config plan` estimates of memory against what training updates take, measured.
 
-    python benchmarks/plan.py [--device cpu|cuda] [--full]
+    python benchmarks/plan.py [--device cpu|cuda] [--full] [--only TEXT]
 
 On the CPU every tensor's storage is counted while it lives (the optimizer's and the average's too), and autograd's saved
 tensors are counted on their own; the growth of the resident memory is printed as a cross-check. On CUDA the figure is
@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from opensora_cli.planning.coding import coding
 from opensora_cli.planning.mmdit import MMDiTCounter, Recomputed, Tokens, mmdit_segments
 from opensora_cli.planning.modules import count_denoiser
+from opensora_cli.planning.optimizers import optimizer_bytes, step_bytes
 from opensora_cli.planning.plan import Target, make_plan
 from opensora_cli.planning.precision import STATE, Device, Precision
 from opensora_cli.planning.segments import Sharding, update_peak
@@ -38,7 +39,7 @@ from schemas.autoencoder import HunyuanVAEConfig
 from schemas.denoiser import MMDiTConfig
 from schemas.memory import MemoryConfig
 from schemas.optim import OptimConfig
-from schemas.recipes import VaeTrainRecipe
+from schemas.recipes import TrainRecipe, VaeTrainRecipe
 
 TOLERANCE = 0.15
 MIB = 2**20
@@ -73,6 +74,13 @@ class Case:
     memory: MemoryConfig = PLAIN
     average: bool = True
     fake: bool = False
+    cls: Literal["AdamW", "AdamW8bit"] = "AdamW"
+
+    @property
+    def recipe(self) -> TrainRecipe:
+        """The optimizer and the memory of a recipe; released gradients are not clipped."""
+        clip = 0.0 if self.memory.release_gradients else 1.0
+        return TrainRecipe(kind="train", optim=OptimConfig(cls=self.cls, grad_clip=clip), memory=self.memory)
 
 
 def small(**keys: Any) -> MMDiTConfig:
@@ -87,6 +95,7 @@ def again(double: int, single: int, **keys: Any) -> MemoryConfig:
 def cases(full: bool) -> list[Case]:
     split = {"fused_qkv": False, "use_liger_rope": True}
     large, short, long = Tokens(2, 700, 80), Tokens(1, 96, 32), Tokens(2, 4000, 128)
+    wide = small(hidden_size=512, axes_dim=(32, 48, 48))
     narrow = {**split, "hidden_size": 128, "axes_dim": (8, 12, 12)}
     found = [
         Case("fused fp32", small(), large, "fp32"),
@@ -105,7 +114,10 @@ def cases(full: bool) -> list[Case]:
         Case("split fp32, every second recomputed", small(**split), large, "fp32", again(3, 5, grad_ckpt_every=2)),
         Case("split fp32, products kept", small(**split), large, "fp32", again(3, 5, grad_ckpt_keep="products")),
         Case("fused bf16, products kept", small(), large, "bf16", again(3, 5, grad_ckpt_keep="products")),
-        Case("mostly states fp32", small(hidden_size=512, axes_dim=(32, 48, 48)), short, "fp32"),
+        Case("many states fp32, released", wide, short, "fp32", MemoryConfig(release_gradients=True)),
+        Case("many states fp32, in host memory", wide, short, "fp32", MemoryConfig(offload_optimizer=True)),
+        Case("many states fp32, 8 bits", wide, short, "fp32", PLAIN, cls="AdamW8bit"),
+        Case("mostly states fp32", wide, short, "fp32"),
         Case("mostly states bf16, no average", small(**split), short, "bf16", PLAIN, False),
     ]
     if full:
@@ -142,12 +154,13 @@ def updates(case: Case, device: Device, start: Callable[[], None]) -> int:
     memory = case.memory
     if memory.grad_checkpoint:
         module.set_grad_checkpointing(*memory.grad_ckpt_settings, memory.grad_ckpt_every, Recompute.of(memory))
-    optimizer = Optimizer(module, OptimConfig(), None)
+    optimizer = Optimizer(module, case.recipe.optim, None, memory=memory)
     ema = Ema(module, 0.99) if case.average else None
     inputs, target = inputs_of(case, device)
     kept = 0
     for number in range(2):
         start()
+        optimizer.begin(number)
         with saved_bytes(module) as saved:
             with torch.autocast(device, torch.bfloat16, enabled=case.dtype == "bf16"):
                 loss = flow_loss(module(**inputs), target)
@@ -166,8 +179,16 @@ def estimate(case: Case, device: Device) -> tuple[int, int]:
     counts = count_denoiser(case.config)
     counter = MMDiTCounter(case.config, Precision.of(case.dtype, device))
     segments = mmdit_segments(counter, case.tokens, counts.trained, Recomputed.of(case.memory, case.config))
-    update = update_peak(segments, Sharding(), accumulates=False)
-    states = counts.counted.total * STATE * (4 if case.average else 3)
+    widest = int(case.config.hidden_size * (3 + case.config.mlp_ratio))
+    update = update_peak(
+        segments,
+        Sharding(),
+        accumulates=False,
+        releases=case.memory.release_gradients,
+        step=step_bytes(case.recipe.optim, case.config.hidden_size * widest),
+    )
+    weights = counts.counted.total
+    states = weights * STATE * (2 if case.average else 1) + optimizer_bytes(case.recipe, weights, device)
     tokens, config = case.tokens, case.config
     features = 2 * config.in_channels + 3 + (config.in_channels + config.patch_size**2 if config.cond_embed else 0)
     text = (2 if case.dtype == "bf16" else 4) * config.context_in_dim + 12
@@ -278,6 +299,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
     arguments = parser.parse_args()
     device: Device = arguments.device
     worst = 0.0
@@ -289,13 +311,16 @@ def main() -> int:
         print(f"{name:<56} {estimated / MIB:>12.2f} {measured / MIB:>12.2f} MiB   {ratio:.3f}{further}", flush=True)
 
     for case in cases(arguments.full and device == "cpu"):
+        if arguments.only not in case.name:
+            continue
         (update, saved), (seen_update, seen_saved, resident) = estimate(case, device), measure(case, device)
         show(
             f"{case.name}: update", update, seen_update, f"   (resident +{resident / MIB:.0f} MiB)" if resident else ""
         )
         if seen_saved:
             show(f"{case.name}: saved", saved, seen_saved)
-    for name, estimated, measured in (*autoencoder_ratios(device), *autoencoder_updates(device)):
+    autoencoders = () if arguments.only else (*autoencoder_ratios(device), *autoencoder_updates(device))
+    for name, estimated, measured in autoencoders:
         show(name, estimated, measured)
     print(f"worst: {worst:.1%} off (limit {TOLERANCE:.0%})")
     return 1 if worst > TOLERANCE else 0

@@ -52,6 +52,11 @@ class MemoryConfig(Schema):
     )
     offload_optimizer: bool = Field(
         False,
-        description="Keep the optimizer's state in host memory and update there.",
+        description="Keep the trained model's optimizer state in pinned host memory, and update there.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    release_gradients: bool = Field(
+        False,
+        description="Update every weight in the backward pass, as soon as its gradient is complete, and free that gradient.",
         json_schema_extra=cost("changes_memory"),
     )

@@ -8,8 +8,6 @@ from pydantic import BaseModel
 from schemas.recipes import AnyRecipe
 
 UNREAD: Mapping[str, str] = {
-    "memory.offload_optimizer": "Training at scale",
-    "optim.cls": "Training at scale",
     "sampling.fp8_weights": "Sampling, complete",
     "sampling.offload": "Sampling, complete",
 }

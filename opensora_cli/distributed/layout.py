@@ -47,6 +47,11 @@ class Layout:
         self._reduce_late = reduce_late
         self._bucket = bucket
 
+    @property
+    def alone(self) -> bool:
+        """Whether this process has all of the module, and nobody else has any."""
+        return self._equals is None and self._neighbours is None and self._sharded is None
+
     def begin_micro_batch(self, last: bool) -> None:
         """Say whether the coming backward pass is the last before an update."""
         if self._sharded is not None and self._reduce_late:

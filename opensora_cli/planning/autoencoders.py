@@ -10,11 +10,11 @@ from opensora_cli.planning.coded import Coding, latent_size
 from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
 from opensora_cli.planning.modules import Counted
+from opensora_cli.planning.optimizers import optimizer_bytes
 from opensora_cli.planning.precision import STATE, Device, Precision
 from opensora_cli.planning.segments import Segment, update_peak
 from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
-from opensora_cli.planning.train import MOMENTS
 from schemas.autoencoder import AutoencoderConfig
 from schemas.recipes import VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
 
@@ -33,16 +33,17 @@ class AutoencoderTraining:
     def states(self) -> dict[str, int]:
         """Weights, moments and average."""
         optim, total = self.recipe.optim, self.counted.total
-        moments = 0 if self.recipe.memory.offload_optimizer else MOMENTS[optim.cls] * total // self.sharing.optimizer
         return {
             "weights": STATE * total // self.sharing.sharding.weights,
-            "optimizer": moments,
+            "optimizer": optimizer_bytes(self.recipe, total, self.device) // self.sharing.optimizer,
             "average (EMA)": STATE * total // self.sharing.optimizer if optim.ema_decay is not None else 0,
         }
 
     @property
     def gradients(self) -> int:
-        """All gradients, as they are shared out."""
+        """All gradients, as they are shared out; none where each goes at once."""
+        if self.recipe.memory.release_gradients:
+            return 0
         return STATE * self.counted.total // self.sharing.sharding.gradients
 
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
@@ -53,7 +54,8 @@ class AutoencoderTraining:
         segments = [self._segment(name, part, precision) for name, part in parts.items()]
         loss = Segment("the loss", STATE * pixels, 0, False, 0, 0, 2 * STATE * pixels)
         accumulates = self.recipe.optim.accumulation_steps > 1
-        peak = update_peak([*segments, loss], self.sharing.sharding, accumulates=accumulates)
+        releases = self.recipe.memory.release_gradients
+        peak = update_peak([*segments, loss], self.sharing.sharding, accumulates=accumulates, releases=releases)
         flops = sum(part.flops for part in parts.values()) // batch
         kept = sum(segment.saved for segment in segments) + loss.saved
         return Estimate(

@@ -1,8 +1,9 @@
 """What a checkpoint takes on disk."""
 
+from opensora_cli.planning.optimizers import moment_bytes
 from opensora_cli.planning.plan import Target, make_plan
 from opensora_cli.planning.precision import STATE, Precision
-from opensora_cli.planning.train import MOMENTS
+from schemas.memory import MemoryConfig
 from schemas.parallel import ParallelConfig
 from schemas.recipes import TrainRecipe, VaeTrainRecipe
 
@@ -15,11 +16,12 @@ def checkpoint_bytes(recipe: TrainRecipe | VaeTrainRecipe) -> int:
     whole = recipe.model_copy(
         update={
             "parallel": ParallelConfig(),
+            "memory": MemoryConfig(),
             "dataset": recipe.dataset.model_copy(update={"data_path": None}),
         }
     )
     weights = make_plan(whole, Target(1)).gradients  # a gradient for every trained weight
     average = weights if recipe.optim.ema_decay is not None else 0
-    moments = weights * MOMENTS[recipe.optim.cls] // STATE
+    moments = moment_bytes(recipe.optim, weights // STATE)
     exports = (weights + average) * Precision.of(recipe.dtype, "cpu").matrix // STATE
     return weights + average + moments + exports

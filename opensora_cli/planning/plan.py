@@ -135,15 +135,16 @@ def _estimator(recipe: AnyRecipe, target: Target, sharing: Sharing) -> tuple[Est
             parameters = {"denoiser": counts.counted, "autoencoder": autoencoder}
             parameters |= {f"text.{name}": Counted(one.weights, {}) for name, one in text.items()}
             if isinstance(recipe, TrainRecipe):
-                return DenoiserTraining(recipe, device, sharing, counts, autoencoder, text), parameters, notes
+                training = DenoiserTraining(recipe, device, sharing, counts, autoencoder, text)
+                return training, parameters, [*notes, *training.host_notes()]
             images = None if recipe.t2i2v is None else _images(recipe, device, sharing, text)
             if images is not None:
                 parameters |= {"image model": images.counts.counted, "image autoencoder": images.autoencoder}
             return Sampling(recipe, device, sharing, counts, autoencoder, text, images), parameters, notes
         case VaeTrainRecipe():
             counted = count_autoencoder(recipe.ae)
-            training = AutoencoderTraining(recipe, recipe.ae, device, sharing, counted)
-            return training, {"autoencoder": counted}, _uncounted(recipe)
+            of_autoencoder = AutoencoderTraining(recipe, recipe.ae, device, sharing, counted)
+            return of_autoencoder, {"autoencoder": counted}, _uncounted(recipe)
         case VaeSampleRecipe() | VaeStatsRecipe():
             counted = count_autoencoder(recipe.ae)
             return AutoencoderRun(recipe, recipe.ae, device, counted), {"autoencoder": counted}, []

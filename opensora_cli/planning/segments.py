@@ -59,15 +59,20 @@ class Peak:
     moment: str
 
 
-def update_peak(segments: Sequence[Segment], sharding: Sharding, *, accumulates: bool) -> Peak:
+def update_peak(
+    segments: Sequence[Segment], sharding: Sharding, *, accumulates: bool, releases: bool = False, step: int = 0
+) -> Peak:
     """Return the peak of forward and backward pass without what lies still.
 
-    `accumulates`: gradients of earlier micro-batches are there from the start. The optimizer's update is fused: it takes no
-    memory of its own.
+    `accumulates`: gradients of earlier micro-batches are there from the start. `releases`: each goes as soon as it is
+    there, one segment's at most. `step`: what the optimizer's update takes itself, bytes.
     """
     everything = sum(_gradient(segment, sharding) for segment in segments)
+    if releases:
+        segments = [replace(one, working=one.working + step + _gradient(one, sharding), weights=0) for one in segments]
+        everything = 0
     moments = list(_moments(segments, sharding, everything if accumulates else 0, accumulates))
-    return max(*moments, _peak(0, everything, 0, "optimizer step"), key=lambda peak: peak.total)
+    return max(*moments, _peak(step, everything, 0, "optimizer step"), key=lambda peak: peak.total)
 
 
 def offloaded(segments: Sequence[Segment], room: int) -> list[Segment]:

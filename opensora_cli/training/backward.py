@@ -64,13 +64,17 @@ class Backward:
             draws = Draws(self.recipe.seed, update, number, self.process.data_parallel.rank)
             self.layout.begin_micro_batch(number + 1 == len(batches))
             for loss in self._losses(batch.to(device), draws):
-                if loss.value.requires_grad:
+                if loss.value.requires_grad and self._may_go_back(loss.value):
                     self.layout.backward(loss.value * share)
                 name = f"{ADVERSARY}loss" if loss.of_adversary else "loss"
                 for key, value in {name: loss.value, **loss.metrics}.items():
                     means[key] = means.get(key, torch.zeros((), device=device)) + value.detach().float() * share
             done.append(number)
         return means
+
+    def _may_go_back(self, loss: Tensor) -> bool:
+        """Whether a loss may reach the weights: where the backward pass changes them, one that is not finite may not."""
+        return not self.recipe.memory.release_gradients or bool(loss.isfinite())
 
     def _losses(self, batch: Batch, draws: Draws) -> Iterator[Loss]:
         """Yield the losses, with autocast around what makes each of them and not around what the caller does with it."""

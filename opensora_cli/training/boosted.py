@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from opensora_cli.distributed.colossal import Boosted
 from opensora_cli.distributed.layout import Layout
-from opensora_cli.training.optim import Optimizer, learning_rate
+from opensora_cli.training.adamw import fused_adamw
+from opensora_cli.training.optim import IN_PLACE, Optimizer
+from schemas.memory import MemoryConfig
 from schemas.optim import OptimConfig
 
 
@@ -22,7 +24,7 @@ class BoostedOptimizer(Optimizer):
         self.layout = layout
         self.max_steps = max_steps
         self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self._adam = hybrid_adam(self.params, config) or adamw(self.params, config)
+        self._adam = hybrid_adam(self.params, config) or fused_adamw(list(self.params.values()), config)
         self._counts_in_python = not isinstance(self._adam, torch.optim.AdamW)
         self._plugin = layout.boost(module, self._adam)
 
@@ -40,15 +42,7 @@ class BoostedOptimizer(Optimizer):
 
     def step(self, update: int) -> float:
         """Let the plugin apply the gradients as the 0-based update `update`, forget them, and return the rate."""
-        config = self.config
-        lr = learning_rate(
-            update,
-            lr=config.lr,
-            warmup_steps=config.warmup_steps,
-            initial_lr=config.initial_lr,
-            schedule=config.schedule,
-            max_steps=self.max_steps,
-        )
+        lr = self.rate(update)
         for group in self._adam.param_groups:
             group["lr"] = lr
         # HybridAdam counts its steps in Python, checkpoints in tensors.
@@ -74,23 +68,13 @@ class BoostedOptimizer(Optimizer):
         return found
 
 
-def make_optimizer(module: nn.Module, config: OptimConfig, max_steps: int | None, layout: Layout) -> Optimizer:
+def make_optimizer(
+    module: nn.Module, config: OptimConfig, max_steps: int | None, layout: Layout, memory: MemoryConfig = IN_PLACE
+) -> Optimizer:
     """Return the optimizer of a module, as the engine that laid it out has it."""
     if isinstance(layout, Boosted):
         return BoostedOptimizer(module, config, max_steps, layout)
-    return Optimizer(module, config, max_steps, layout)
-
-
-def adamw(params: Mapping[str, nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    """Return PyTorch's AdamW over parameters, fused."""
-    return torch.optim.AdamW(
-        params.values(),
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    return Optimizer(module, config, max_steps, layout, memory)
 
 
 def hybrid_adam(params: Mapping[str, nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer | None:

@@ -1,15 +1,23 @@
 """The optimizer and its learning rate, as a function of the update alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from opensora_cli.distributed.layout import Layout
+from opensora_cli.training.adamw import DeviceAdamW, Updater
+from opensora_cli.training.adamw8bit import AdamW8bit
+from opensora_cli.training.host_adamw import HostAdamW
+from opensora_cli.training.release import Released
+from schemas.errors import OsoraError
+from schemas.memory import MemoryConfig
 from schemas.optim import OptimConfig
 
+IN_PLACE = MemoryConfig()
+"""Weights, gradients and moments on the device, all of them."""
 Schedule = Literal["constant", "cosine", "linear"]
 
 
@@ -41,26 +49,41 @@ def learning_rate(
 
 
 class Optimizer:
-    """AdamW with the recipe's schedule and clipping; hyperparameters come from the recipe, tensors from the checkpoint."""
+    """AdamW in the recipe's form, with its schedule and clipping; its numbers are the recipe's, tensors the checkpoint's."""
+
+    released: Released | None = None
 
     def __init__(
-        self, module: nn.Module, config: OptimConfig, max_steps: int | None, layout: Layout | None = None
+        self,
+        module: nn.Module,
+        config: OptimConfig,
+        max_steps: int | None,
+        layout: Layout | None = None,
+        memory: MemoryConfig = IN_PLACE,
     ) -> None:
         self.config = config
         self.layout = layout or Layout()
         self.max_steps = max_steps
         self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.adamw = torch.optim.AdamW(
-            self.params.values(),
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        make = partial(_updater, config=config, memory=memory)
+        if memory.release_gradients:
+            if not self.layout.alone:
+                raise OsoraError(
+                    "memory.release_gradients: several processes average their gradients after the backward pass, when these "
+                    "would be gone. Start one process, or set memory.release_gradients = false."
+                )
+            self.released = Released(self.params, make)
+        self.updater: Updater = self.released or make(self.params)
+
+    def begin(self, update: int) -> None:
+        """Prepare for the backward pass of the 0-based update `update`, which applies released gradients on its way."""
+        if self.released is not None:
+            self.released.begin(self.rate(update))
 
     def has_gradients(self) -> bool:
         """Whether a loss has reached the parameters since the last update."""
+        if self.released is not None:
+            return self.released.any
         return any(p.grad is not None for p in self.params.values())
 
     def clip(self) -> Tensor:
@@ -68,6 +91,8 @@ class Optimizer:
 
         The norm is a scalar on the device.
         """
+        if self.released is not None:
+            return self.released.norm()
         gradients = {name: p.grad for name, p in self.params.items() if p.grad is not None}
         self.layout.average(gradients.values())
         norm = self.layout.norm(gradients)
@@ -77,8 +102,14 @@ class Optimizer:
 
     def step(self, update: int) -> float:
         """Apply the gradients as the 0-based update `update`, forget them, and return the rate that was used."""
+        lr = self.rate(update)
+        self.updater.step(lr)
+        return lr
+
+    def rate(self, update: int) -> float:
+        """Return the learning rate of the 0-based update `update`."""
         config = self.config
-        lr = learning_rate(
+        return learning_rate(
             update,
             lr=config.lr,
             warmup_steps=config.warmup_steps,
@@ -86,22 +117,13 @@ class Optimizer:
             schedule=config.schedule,
             max_steps=self.max_steps,
         )
-        for group in self.adamw.param_groups:
-            group["lr"] = lr
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
-        return lr
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return AdamW's tensors as `<moment>.<parameter name>`; parameters that were never updated count as zero."""
-        return {f"{moment}.{name}": tensor for name, moment, tensor in self._state()}
+        """Return the optimizer's tensors as `<moment>.<parameter name>`; those of parameters never updated are zero."""
+        return {f"{moment}.{name}": tensor for name, moment, tensor in self.updater.state()}
 
-    def _state(self) -> Iterator[tuple[str, str, Tensor]]:
-        for name, p in self.params.items():
-            state = self.adamw.state[p]
-            if not state:  # AdamW makes these at the first step; a checkpoint is loaded before it
-                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
-                state["exp_avg"] = torch.zeros_like(p)
-                state["exp_avg_sq"] = torch.zeros_like(p)
-            for moment in ("step", "exp_avg", "exp_avg_sq"):
-                yield name, moment, state[moment]
+
+def _updater(params: Mapping[str, nn.Parameter], config: OptimConfig, memory: MemoryConfig) -> Updater:
+    if memory.offload_optimizer:
+        return HostAdamW(params, config)
+    return AdamW8bit(params, config) if config.cls == "AdamW8bit" else DeviceAdamW(params, config)

@@ -64,7 +64,7 @@ class Trainer:
         self.layout = layout or Layout()
         self.state = TrainState(
             module=objective.module,
-            optimizer=make_optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout),
+            optimizer=make_optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout, recipe.memory),
             ema=Ema(objective.module, recipe.optim.ema_decay) if recipe.optim.ema_decay is not None else None,
         )
         if (adversary := objective.adversary) is not None:
@@ -164,6 +164,7 @@ class Trainer:
         """Do one optimizer update, or leave it out when a loss or gradient is not finite, and record it."""
         data_seconds = time.perf_counter() - started
         batches = [m.batch for m in micro_batches]
+        self.state.optimizer.begin(self.progress.update)
         recorded = self.backward.run(self.progress.update, batches)
         trained = {name: part for name, part in self._parts().items() if part.optimizer.has_gradients()}
         norms = {f"{name}grad_norm": part.optimizer.clip() for name, part in trained.items()}
@@ -233,6 +234,12 @@ class Trainer:
         named = ", ".join(f"{name} = {value}" for name, value in values.items())
         rows = [row for m in micro_batches for row in m.batch.rows]
         what = f"update {update + 1}: {named} (rows {rows}, kept in {folder})"
+        if self.recipe.memory.release_gradients and "grad_norm" in values:
+            self.checkpoints.wait()
+            raise OsoraError(
+                f"{what}; memory.release_gradients had applied its gradients before this was known. Resume from "
+                f"{self.checkpoints.latest() or 'the start'} with a lower optim.lr."
+            )
         if done.skipped >= optim.max_skips or done.skipped_in_a_row >= optim.max_skips_in_a_row:
             self.checkpoints.wait()
             raise OsoraError(

@@ -46,6 +46,7 @@ def the_engine_can_do_it(recipe: RunRecipe | SampleRecipe) -> Iterator[Finding]:
         ("parallel", "tp_size"): config.tp_size > 1 and config.zero_stage > 0,
         ("parallel", "zero_stage"): config.zero_stage == 3,
         ("memory", "offload_optimizer"): recipe.memory.offload_optimizer,
+        ("memory", "release_gradients"): recipe.memory.release_gradients,
         ("optim", "cls"): recipe.optim.cls != "AdamW",
     }
     for key in (key for key, asked in unable.items() if asked):

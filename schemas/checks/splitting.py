@@ -37,6 +37,14 @@ def splitting_changes_nothing(recipe: RunRecipe) -> Iterator[Finding]:
         message = f"memory.split_on_oom = true with lora.lora_dropout = {recipe.lora.lora_dropout}: it draws for whole batches."
         yield Finding((("memory", "split_on_oom"), ("lora", "lora_dropout")), message, "Leave one of the two out.")
         return
+    if recipe.memory.release_gradients:
+        message = (
+            "memory.split_on_oom = true with release_gradients: a backward pass that changes weights is not done again."
+        )
+        yield Finding(
+            (("memory", "split_on_oom"), ("memory", "release_gradients")), message, "Leave one of the two out."
+        )
+        return
     for name in ("tp_size", "sp_size"):
         size = getattr(recipe.parallel, name)
         if size > 1:

@@ -77,7 +77,7 @@ def test_defaults_are_never_refused(kind: str) -> None:
     [
         ("tiny/train", [], []),
         ("tiny/train", ["optim.lr=1.0", "ae.latent_channels=4"], []),
-        ("tiny/train", ["parallel.plugin=fsdp", "optim.cls=AdamW8bit"], ["optim.cls"]),
+        ("tiny/train", ["parallel.plugin=fsdp", "optim.cls=AdamW8bit"], []),
         ("stage1", ["lora.r=4"], []),
         ("tiny/train", ["text.t5.shardformer=true", "parallel.static_graph=true"], []),
         ("tiny/vae", ["discriminator.ndf=8", "mixed_image_ratio=0.5"], []),
