@@ -3,7 +3,6 @@
 from schemas.checks import (
     autoencoder,
     buckets,
-    compiling,
     data,
     engine,
     looks,
@@ -14,6 +13,7 @@ from schemas.checks import (
     optim,
     parallel,
     sampling,
+    speed,
     splitting,
     text,
 )
@@ -29,7 +29,6 @@ __all__ = [
     "Rule",
     "autoencoder",
     "buckets",
-    "compiling",
     "data",
     "engine",
     "looks",
@@ -42,6 +41,7 @@ __all__ = [
     "run_checks",
     "run_machine_checks",
     "sampling",
+    "speed",
     "splitting",
     "text",
 ]

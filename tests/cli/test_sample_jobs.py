@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from opensora_cli.data.demo_clips import prepare_demo
-from opensora_cli.data.video import read_clip
 from opensora_cli.sampling import Pipeline, Request
 from tests.cli.conftest import Osora, environment
 
@@ -42,8 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def media(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("sample-*.png")}
+def media(folder: Path, suffix: str = ".png") -> dict[str, tuple[bytes, int]]:
+    files = [path for path in folder.glob(f"sample-*{suffix}") if path.is_file()]
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
 def test_killed_in_the_middle_and_resumed_it_makes_exactly_the_missing_ones(folder: Path, osora: Osora) -> None:
@@ -70,52 +70,31 @@ def test_killed_in_the_middle_and_resumed_it_makes_exactly_the_missing_ones(fold
 def test_two_processes_make_the_files_of_one_and_report_what_failed(
     folder: Path, osora: Osora, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = 5
-    (folder / "two" / "sample-0003.png").mkdir(parents=True)  # of the second process's share: no file can be put here
-    command = ("sample", "tiny/sample", "--prompts", "prompts.csv", *QUICK, "--end-index", rows)
+    rows = 4
+    sets = [f"sampling.{setting}" for setting in ("num_steps=1", "num_frames=5", "resolution=48px")]
+    (folder / "two" / "sample-0003.mp4").mkdir(parents=True)  # of the second process's share: no file can be put here
+    options = [*QUICK[:4], *(option for one in sets for option in ("--set", one))]
+    command = ("sample", "tiny/t2i2v", "--prompts", "prompts.csv", "--end-index", rows, *options)
     done = osora(*command, "--save-dir", "two", "--nproc", 2, "--overwrite", cwd=folder)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "1 of 5 samples failed, the others are written:\n  sample 3: cannot write" in done.stderr
+    assert "1 of 4 samples failed, the others are written:\n  sample 3: cannot write" in done.stderr
     assert done.stdout.count("contact sheet: two/contact-sheet.png") == 1
-    (folder / "two" / "sample-0003.png").rmdir()
+    assert {"images 2/2", "sampling 2/2"} <= {line.split("  ")[0] for line in done.stdout.splitlines()}
+    (folder / "two" / "sample-0003.mp4").rmdir()
 
     monkeypatch.chdir(folder)
     request = Request(prompts_file=Path("prompts.csv"), end_index=rows)
     for save_dir, resume in (("one", False), ("two", True)):
-        quick = ("num_steps=1", "num_frames=1", f"save_dir={save_dir}")
-        sets = [f"sampling.{setting}" for setting in quick]
-        pipeline = Pipeline.from_recipe("tiny/sample", sets=sets, unsets=QUICK[1:4:2])
-        before = media(folder / save_dir)
+        before = media(folder / save_dir, ".mp4")
+        pipeline = Pipeline.from_recipe(
+            "tiny/t2i2v", sets=[*sets, f"sampling.save_dir={save_dir}"], unsets=QUICK[1:4:2]
+        )
         pipeline.run(request, resume=resume)
-        made = {name for name, facts in media(folder / save_dir).items() if facts != before.get(name)}
+        made = {name for name, facts in media(folder / save_dir, ".mp4").items() if facts != before.get(name)}
         assert len(made) == (1 if resume else rows)
-    one, two = ({name: facts[0] for name, facts in media(folder / name).items()} for name in ("one", "two"))
+    one, two = (
+        {file: facts[0] for suffix in (".mp4", ".png") for file, facts in media(folder / job, suffix).items()}
+        for job in ("one", "two")
+    )
     assert one == two
-    assert len(set(one.values())) == rows
-
-
-def test_a_team_of_two_makes_first_frames_and_the_clips_that_go_on_from_them(
-    folder: Path, osora: Osora, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two processes share out the guidance branches of each clip, and the clips of the batch for decoding."""
-    settings = ("num_steps=2", "num_frames=5", "resolution=48px", "batch_size=2", "output_format=lossless")
-    sets = [f"sampling.{setting}" for setting in settings]
-    options = [option for one in (*sets, "parallel.cfg_size=2") for option in ("--set", one)]
-    command = ("sample", "tiny/t2i2v", "--prompts", "prompts.csv", "--end-index", 3, *QUICK[:4], *options)
-    done = osora(*command, "--save-dir", "team", "--nproc", 2, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "images 4/4" in done.stdout
-    assert "sampling 4/4" in done.stdout
-
-    monkeypatch.chdir(folder)
-    alone = Pipeline.from_recipe("tiny/t2i2v", sets=[*sets, "sampling.save_dir=alone"], unsets=QUICK[1:4:2])
-    files = alone.run(Request(prompts_file=Path("prompts.csv"), end_index=3))
-    for clip in files:
-        image = clip.with_name(f"{clip.stem}-image.png")
-        assert (folder / "team" / image.name).read_bytes() == image.read_bytes()
-        ours, theirs = (read_clip(str(folder / name / clip.name), range(5)).float() for name in ("team", "alone"))
-        assert (ours - theirs).abs().max() <= 1
-        evaluations = [
-            json.loads((folder / name / f"{clip.stem}.json").read_text())["evaluations"] for name in ("team", "alone")
-        ]
-        assert evaluations == [6, 6]
+    assert len(set(one.values())) == 2 * rows
