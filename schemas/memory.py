@@ -50,6 +50,11 @@ class MemoryConfig(Schema):
         description="Where a GPU's memory runs out, do the micro-batch in halves; one process and a denoiser only.",
         json_schema_extra=cost("changes_memory"),
     )
+    fp8_linear: bool = Field(
+        False,
+        description="Compute the products of a denoiser's blocks in 8-bit floats, forward and backward (Ada, Hopper and later).",
+        json_schema_extra=cost("changes_memory", "changes_numerics"),
+    )
     offload_optimizer: bool = Field(
         False,
         description="Keep the trained model's optimizer state in pinned host memory, and update there.",

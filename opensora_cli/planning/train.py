@@ -115,7 +115,7 @@ class DenoiserTraining:
         return Tokens(batch, ceil(self._image_tokens(shape) / parts), ceil(self.recipe.text.t5.max_length / parts))
 
     def _segments(self, tokens: Tokens, recomputed: Recomputed) -> list[Segment]:
-        counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
+        counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor, self.recipe.memory.fp8_linear)
         segments = mmdit_segments(counter, tokens, self.counts.trained, recomputed)
         return offloaded(segments, self.recipe.memory.grad_ckpt_buffer_size)
 
