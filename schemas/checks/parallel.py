@@ -256,26 +256,3 @@ def every_process_has_a_branch(recipe: SampleRecipe) -> Iterator[Finding]:
         why = "model.guidance_embed = true" if branches == 1 else f'sampling.cond_type = "{recipe.condition}"'
         message = f"parallel.cfg_size = {processes}, but {why} has {branches} guidance branch{'es' * (branches > 1)}."
         yield Finding((("parallel", "cfg_size"), ("sampling", "cond_type"), ("model", "guidance_embed")), message)
-
-
-@rule(
-    "OSR509",
-    SampleRecipe,
-    reason="Tensor parallelism cuts matrices into shares; those in 8 bits have a scale a row and stay whole.",
-    fix="Set sampling.fp8_weights = false, or parallel.tp_size = 1 and share out tokens or branches.",
-    wrong="""
-        _base_ = "sample/256px_tp"
-        [sampling]
-        fp8_weights = true
-    """,
-    right="""
-        _base_ = "sample/256px"
-        [sampling]
-        fp8_weights = true
-    """,
-)
-def shared_features_are_not_in_8_bits(recipe: SampleRecipe) -> Iterator[Finding]:
-    """sampling.fp8_weights needs tp_size = 1."""
-    if recipe.sampling.fp8_weights and recipe.parallel.tp_size > 1:
-        message = f"sampling.fp8_weights = true, but parallel.tp_size = {recipe.parallel.tp_size} cuts the matrices up."
-        yield Finding((("sampling", "fp8_weights"), ("parallel", "tp_size")), message)
