@@ -48,7 +48,7 @@ class DenoiserTraining:
         return {
             "weights": (STATE * trained + matrix * frozen) // shared,
             "optimizer": optimizer_bytes(recipe, trained, self.device) // sharing.optimizer,
-            "average (EMA)": STATE * trained // sharing.optimizer if optim.ema_decay is not None else 0,
+            "average (EMA)": STATE * trained // sharing.average if optim.ema_decay is not None else 0,
             "autoencoder": matrix * self.autoencoder.total if recipe.dataset.encodes_clips else 0,
             "text encoders": matrix * sum(one.weights for one in self.text.values())
             if recipe.dataset.encodes_text

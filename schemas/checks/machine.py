@@ -303,6 +303,8 @@ def _used(recipe: AnyRecipe) -> Iterator[tuple[Key, str, str, str]]:
         if recipe.logging.wandb_project is not None:
             project = f'"{recipe.logging.wandb_project}"'
             yield ("logging", "wandb_project"), project, "wandb", "pip install 'osora[wandb]', or unset the key."
+    if isinstance(recipe, SampleRecipe) and recipe.sampling.attention == "flash":
+        yield ("sampling", "attention"), '"flash"', "flash_attn", "pip install 'osora[flash]', or set it to \"auto\"."
     if isinstance(recipe, TrainRecipe) and recipe.lora is not None:
         yield ("lora",), "{ ... }", "peft", "pip install 'osora[run]', or unset lora."
 
