@@ -9,8 +9,6 @@ from schemas.recipes import AnyRecipe
 
 UNREAD: Mapping[str, str] = {
     "logging.wandb_project": "Training at scale",
-    "sampling.fp8_weights": "Sampling, complete",
-    "sampling.offload": "Sampling, complete",
 }
 """Key, or table of keys -> the issue that will read it. The list only shrinks: a test compares it with the code."""
 

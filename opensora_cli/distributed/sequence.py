@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from opensora_cli.distributed.exchange import Group, joined, swap
 from opensora_cli.distributed.ring import ring_attention
-from opensora_models.mmdit.blocks import attention
 from opensora_models.mmdit.model import MMDiT
 from opensora_models.mmdit.parallel import IMAGE_TOKENS, TEXT_TOKENS, attending_blocks
 from schemas.parallel import ParallelConfig
@@ -36,6 +35,7 @@ class SharedTokens:
         model.register_forward_pre_hook(self._hand_out, with_kwargs=True)
         model.register_forward_hook(self._collect)
         blocks = list(attending_blocks(model))
+        self._attention = blocks[0].attention
         for block in blocks:
             block.attention = self.swap_heads if mode == "all_to_all" else self.ring
         if mode == "all_to_all" and model.single_blocks:
@@ -51,7 +51,7 @@ class SharedTokens:
 
     def _swap_heads(self, q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, queries: list[int]) -> Tensor:
         keys = self._all()
-        out_BAHK = attention(
+        out_BAHK = self._attention(
             self._to_heads(q_BSHK, queries), self._to_heads(k_BSHK, keys), self._to_heads(v_BSHK, keys)
         )
         return self._to_tokens(out_BAHK, queries)

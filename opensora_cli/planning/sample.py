@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
-from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_flops
+from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Tokens, mmdit_flops
 from opensora_cli.planning.modules import Counted, DenoiserCounts
 from opensora_cli.planning.precision import Device, Precision
 from opensora_cli.planning.shapes import ClipShape, shapes_of
@@ -15,7 +15,7 @@ from opensora_cli.planning.train import latent_extent
 from schemas.recipes import SampleRecipe
 
 BLOCKS_HERE = 2
-"""With offload = "block": the block at work and the one on its way."""
+"""With offload = "block": the block at work and the one on its way, each in memory for the largest."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Sampling:
         """Bytes of each model while it is at work."""
         matrix, model = self._precision.matrix, self.recipe.model
         numbers = {"double": model.depth, "single": model.depth_single_blocks}
-        each = 1 if self.recipe.sampling.fp8_weights else matrix
-        whole = self.counts.whole
-        sizes = {name: each * part.matrices + matrix * (part.weights - part.matrices) for name, part in whole.items()}
-        if self.recipe.sampling.offload == "block":
-            numbers = {name: min(BLOCKS_HERE, count) for name, count in numbers.items()}
+        sizes = {name: self._bytes(part, name in numbers) for name, part in self.counts.whole.items()}
         denoiser = sum(size * numbers.get(name, 1) for name, size in sizes.items())
+        if self.recipe.sampling.offload == "block":
+            around = sum(size for name, size in sizes.items() if name not in numbers)
+            largest = max((sizes[name] for name, count in numbers.items() if count), default=0)
+            denoiser = around + min(BLOCKS_HERE, sum(numbers.values())) * largest
         found = {
             "denoiser": denoiser // (self.sharing.sharding.weights * self.sharing.pipeline),
             "autoencoder": matrix * self.autoencoder.total,
@@ -60,6 +60,12 @@ class Sampling:
         if self.images is not None:
             found |= {f"image {name}": self.images.models[name] for name in ("denoiser", "autoencoder")}
         return found
+
+    def _bytes(self, part: BlockCounts, is_block: bool) -> int:
+        """Return the bytes of a part's weights; 8 bits are for the matrices of blocks."""
+        matrix = self._precision.matrix
+        each = 1 if is_block and self.recipe.sampling.fp8_weights else matrix
+        return each * part.matrices + matrix * (part.weights - part.matrices)
 
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
         """Return the cost of a batch of clips; a guided step evaluates all its branches."""
@@ -115,7 +121,11 @@ class Sampling:
         together = 1 if self.recipe.sampling.cfg_branches == "in_turn" else -(-self.branches // self.sharing.branches)
         tokens = Tokens(batch * together, -(-image // parts), -(-text // parts))
         counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
-        latents = 8 * batch * self.branches * image * self.recipe.model.in_channels
+        matrix = self.recipe.model.hidden_size * int(self.recipe.model.hidden_size * (self.recipe.model.mlp_ratio + 3))
+        written_out = (
+            2 * self._precision.matrix * matrix // self.sharing.tensor if self.recipe.sampling.fp8_weights else 0
+        )
+        latents = written_out + 8 * batch * self.branches * image * self.recipe.model.in_channels
         return max(counter.double_working(tokens), counter.single_working(tokens)) + counter.entry(tokens) + latents
 
     def _text_working(self, batch: int) -> int:

@@ -81,7 +81,7 @@ def make_batch(
     yields its own share; the leader also yields the samples that the team could not begin with. `images` are the first
     frames of samples that need one.
     """
-    device = next(models.denoiser.parameters()).device
+    device = models.device
     stages, whole = Stages(device), batch[0].config.num_steps
     steps = _Steps(progress, batch)
     with stages.stage("references"):
@@ -153,7 +153,8 @@ def _references(
         clips = read_references(sample.references, sample.config.cond_type, causal=autoencoder.causal, size=size)
     except OsoraError as error:
         return Failed(sample, error)
-    return encode_references(autoencoder, clips)
+    with models.at_work("autoencoder"):
+        return encode_references(autoencoder, clips)
 
 
 def _generate(
@@ -166,7 +167,7 @@ def _generate(
     stages: Stages,
     team: Team,
 ) -> Clips:
-    device = next(models.denoiser.parameters()).device
+    device = models.device
     references = [latents[sample] for sample, _ in good]
     return generate(
         models,

@@ -3,24 +3,28 @@
 Legend: B samples, C channels, T frames (of the latent, or of the video), H W pixels.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from opensora_cli.distributed.team import Team
 from opensora_cli.sampling.denoise import Denoised, EncodedText, denoise, denoise_distilled
+from opensora_cli.sampling.offload import Waiting
 from opensora_cli.sampling.stages import Stages
 from opensora_models.diffusion.condition import References, inference_condition, place_references, trim_repeats
 from opensora_models.diffusion.guidance import GuidanceScales
 from opensora_models.diffusion.noise import latent_noise
 from opensora_models.diffusion.schedule import get_schedule
 from opensora_models.diffusion.solver import OnStep
+from opensora_models.mmdit.attention import preferred_kernels
 from schemas.denoiser import DenoiserConfig
 from schemas.sampling import SamplingConfig
 
+ModelName = Literal["denoiser", "autoencoder"]
 ALONE = Team()
 
 
@@ -54,11 +58,25 @@ class Autoencoder(Protocol):
 
 @dataclass(frozen=True)
 class Generator:
-    """The two models of a sampling job, and what the denoiser's recipe says of it."""
+    """The two models of a sampling job, and what the denoiser's recipe says of it.
+
+    `waiting` are those that are in host memory while they are not `at_work`, which is on the device `works_on`.
+    """
 
     denoiser: nn.Module
     autoencoder: Autoencoder
     config: DenoiserConfig
+    waiting: Mapping[ModelName, Waiting] = field(default_factory=dict)
+    works_on: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are while they are at work."""
+        return self.works_on or next(self.denoiser.parameters()).device
+
+    def at_work(self, name: ModelName) -> AbstractContextManager[None]:
+        """Return a context inside which a model can be used."""
+        return self.waiting[name].at_work() if name in self.waiting else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -95,10 +113,11 @@ def generate(
     """
     stages = stages or Stages(torch.device("cpu"))
     noise_BCTHW = draw_noise(models, config, size, seeds)
-    with stages.stage("denoise"):
+    kernels = preferred_kernels(config.attention, models.device)
+    with stages.stage("denoise"), models.at_work("denoiser"), kernels:
         denoised = _denoise(models, config, noise_BCTHW, caption, negative, references, on_step, team)
     own = team.own(range(len(seeds)))
-    with stages.stage("decode"):
+    with stages.stage("decode"), models.at_work("autoencoder"):
         video_BCTHW = _decode(models.autoencoder, config, denoised.latent, references, own)
     return Clips(video_BCTHW, own, denoised.evaluations)
 
@@ -135,7 +154,7 @@ def draw_noise(models: Generator, config: SamplingConfig, size: tuple[int, int],
         )
         for seed in seeds
     ]
-    return torch.cat(draws).to(next(models.denoiser.parameters()).device)
+    return torch.cat(draws).to(models.device)
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from schemas.checks import (
     autoencoder,
     buckets,
-    compiling,
     data,
     engine,
     looks,
@@ -14,6 +13,7 @@ from schemas.checks import (
     optim,
     parallel,
     sampling,
+    speed,
     text,
 )
 from schemas.checks.registry import MACHINE_RULES, RULES, MachineRule, Problem, Rule
@@ -28,7 +28,6 @@ __all__ = [
     "Rule",
     "autoencoder",
     "buckets",
-    "compiling",
     "data",
     "engine",
     "looks",
@@ -41,6 +40,7 @@ __all__ = [
     "run_checks",
     "run_machine_checks",
     "sampling",
+    "speed",
     "text",
 ]
 

@@ -63,6 +63,23 @@ CASES = [
         ["sampling.compile=true", "parallel.plugin=hybrid", "parallel.sp_size=2"],
         "with parallel.sp_size = 2",
     ),
+    (
+        "OSR521",
+        "sample/256px",
+        [
+            "sampling.attention=flex",
+            "parallel.plugin=hybrid",
+            "parallel.sp_size=2",
+            "parallel.sequence_parallelism_mode=ring_attn",
+        ],
+        'sampling.attention = "flex" is not read',
+    ),
+    (
+        "OSR522",
+        "sample/256px",
+        ["sampling.fp8_weights=true", "parallel.plugin=hybrid", "parallel.tp_size=2"],
+        "with parallel.tp_size = 2: nothing divides them",
+    ),
     ("OSR402", "stage1", ["optim.schedule=cosine"], "runs down to 0 at max_steps, which is not set."),
 ]
 

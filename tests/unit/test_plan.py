@@ -106,6 +106,16 @@ def test_zero_stages_divide_by_the_equal_processes(stage: int, divided: tuple[st
         assert here == there // (16 if name in divided else 1), name
 
 
+def test_the_average_stays_whole_where_colossalai_shares_out_the_optimizer() -> None:
+    target = Target(8, "h200", memory_of("h200"))
+    sets = ("optim.ema_decay=0.99", "parallel.plugin=zero2", "parallel.engine=")
+    torch, colossalai = (
+        planned("stage1", *sets[:2], sets[2] + engine, target=target) for engine in ("torch", "colossalai")
+    )
+    assert colossalai.states["optimizer"] == torch.states["optimizer"]
+    assert colossalai.states["average (EMA)"] == colossalai.states["weights"] == 8 * torch.states["average (EMA)"]
+
+
 def test_tensor_and_sequence_parallel_shrink_the_activations() -> None:
     target = Target(8, "h200", memory_of("h200"))
     whole, tensor, sequence, pipeline = (
@@ -155,6 +165,19 @@ def test_sampling_has_no_gradients_and_offloading_lowers_the_peak() -> None:
     assert totals == sorted(totals, reverse=True)
     assert plans[0].steps is None
     assert planned("sample/256px", "sampling.fp8_weights=true").states["denoiser"] < 0.55 * plans[0].states["denoiser"]
+
+
+@pytest.mark.parametrize("resolution", ["256px", "768px"])
+def test_low_vram_samples_the_published_model_within_24_gb(resolution: str) -> None:
+    recipe = resolve(
+        "sample/256px",
+        layers=["layers/low_vram"],
+        sets=[f"sampling.resolution={resolution}", "sampling.num_frames=129"],
+    ).recipe
+    plan = make_plan(recipe, Target(1, "rtx4090", memory_of("rtx4090")))
+    assert plan.parameters["denoiser"].total > 11e9
+    assert plan.shapes[0].fits
+    assert not planned("sample/256px", target=plan.target).shapes[0].fits
 
 
 def test_other_autoencoders_are_counted_too() -> None:

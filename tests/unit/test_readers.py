@@ -86,7 +86,7 @@ def test_defaults_are_never_refused(kind: str) -> None:
         (
             "sample/768px",
             ["sampling.offload=model"],
-            ["sampling.offload"],
+            [],
         ),
     ],
 )
