@@ -17,7 +17,6 @@ from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder, text_encoders
 from opensora_cli.planning.train import DenoiserTraining
 from opensora_cli.sampling.image_recipe import image_recipe
-from schemas.readers import unread_settings
 from schemas.recipes import AnyRecipe, SampleRecipe, TrainRecipe, VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
 
 
@@ -97,8 +96,6 @@ def make_plan(recipe: AnyRecipe, target: Target, data: Path | None = None) -> Pl
         sharing = Sharing.of(recipe.parallel, target.world_size)
     estimator, parameters, notes = _estimator(recipe, target, sharing)
     clips, about_data = _clips(recipe, data)
-    if settings := unread_settings(recipe):
-        notes.append(f"planned as the recipe says; jobs of this version do not read {', '.join(settings)} yet")
     shapes = tuple(_shape_plan(estimator, shape, shape.batch_size, target, clips) for shape in shapes_of(recipe))
     return Plan(
         recipe=recipe,
