@@ -48,7 +48,10 @@ class AutoencoderTraining:
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
         """Return the cost of a batch of clips of a shape."""
         precision = Precision.of(self.recipe.dtype, self.device)
-        parts = {name: coding(self.config, precision, batch, shape.extent, name) for name in ("encode", "decode")}  # type: dict[str, Coding]
+        parts = {
+            name: coding(self.config, precision, batch, shape.extent, name, trained=True)
+            for name in ("encode", "decode")
+        }  # type: dict[str, Coding]
         pixels = 3 * batch * shape.pixels
         segments = [self._segment(name, part, precision) for name, part in parts.items()]
         loss = Segment("the loss", STATE * pixels, 0, False, 0, 0, 2 * STATE * pixels)

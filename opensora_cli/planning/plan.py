@@ -16,6 +16,7 @@ from opensora_cli.planning.shapes import ClipShape, compression, shapes_of
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import text_encoders
 from opensora_cli.planning.train import DenoiserTraining
+from schemas.autoencoder import AutoEncoder2DConfig
 from schemas.readers import unread_settings
 from schemas.recipes import AnyRecipe, SampleRecipe, TrainRecipe, VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
 
@@ -96,6 +97,8 @@ def make_plan(recipe: AnyRecipe, target: Target, data: Path | None = None) -> Pl
         sharing = Sharing.of(recipe.parallel, target.world_size)
     estimator, parameters, notes = _estimator(recipe, target, sharing)
     clips, about_data = _clips(recipe, data)
+    if not isinstance(recipe.ae, AutoEncoder2DConfig) and recipe.ae.tiling == "auto":
+        notes.append('ae.tiling = "auto": the autoencoder is counted in its smallest tiles; it takes larger ones that fit')
     if settings := unread_settings(recipe):
         notes.append(f"planned as the recipe says; jobs of this version do not read {', '.join(settings)} yet")
     shapes = tuple(_shape_plan(estimator, shape, shape.batch_size, target, clips) for shape in shapes_of(recipe))
