@@ -98,7 +98,9 @@ def make_plan(recipe: AnyRecipe, target: Target, data: Path | None = None) -> Pl
     estimator, parameters, notes = _estimator(recipe, target, sharing)
     clips, about_data = _clips(recipe, data)
     if not isinstance(recipe.ae, AutoEncoder2DConfig) and recipe.ae.tiling == "auto":
-        notes.append('ae.tiling = "auto": the autoencoder is counted in its smallest tiles; it takes larger ones that fit')
+        notes.append(
+            'ae.tiling = "auto": the autoencoder is counted in its smallest tiles; it takes larger ones that fit'
+        )
     if settings := unread_settings(recipe):
         notes.append(f"planned as the recipe says; jobs of this version do not read {', '.join(settings)} yet")
     shapes = tuple(_shape_plan(estimator, shape, shape.batch_size, target, clips) for shape in shapes_of(recipe))
@@ -144,18 +146,12 @@ def _estimator(recipe: AnyRecipe, target: Target, sharing: Sharing) -> tuple[Est
         case VaeTrainRecipe():
             counted = count_autoencoder(recipe.ae)
             training = AutoencoderTraining(recipe, recipe.ae, device, sharing, counted)
-            return training, {"autoencoder": counted}, _uncounted(recipe)
+            return training, {"autoencoder": counted}, []
         case VaeSampleRecipe() | VaeStatsRecipe():
             counted = count_autoencoder(recipe.ae)
             return AutoencoderRun(recipe, recipe.ae, device, counted), {"autoencoder": counted}, []
         case _:
             assert_never(recipe)
-
-
-def _uncounted(recipe: VaeTrainRecipe) -> list[str]:
-    found = {"discriminator": recipe.discriminator is not None}
-    found["vae_loss.perceptual_loss_weight (VGG16)"] = recipe.vae_loss.perceptual_loss_weight > 0
-    return [f"{name}: its memory is not counted" for name, there in found.items() if there]
 
 
 def _clips(recipe: AnyRecipe, data: Path | None) -> tuple[Clips | None, list[str]]:

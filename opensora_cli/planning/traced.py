@@ -5,6 +5,7 @@ not seen, and autocast is stood for by a module that is in the lower precision t
 """
 
 import weakref
+from collections.abc import Container
 from functools import lru_cache
 from math import prod
 from typing import Any, Literal
@@ -33,12 +34,15 @@ SMALL = (4, 4, 4)
 
 
 class LiveStorages(TorchDispatchMode):
-    """Counts the bytes of every storage that an operation makes, until it is freed: `now`, and `peak`, the most so far."""
+    """Counts the bytes of every storage that an operation makes, until it is freed.
+
+    `now`, `peak` (the most so far), and `largest` (of a single one).
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sizes: dict[int, int] = {}
-        self.now = self.peak = 0
+        self.now = self.peak = self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -52,6 +56,7 @@ class LiveStorages(TorchDispatchMode):
         if key not in self.sizes:
             self.sizes[key] = storage.nbytes()
             self.now += storage.nbytes()
+            self.largest = max(self.largest, storage.nbytes())
             self.peak = max(self.peak, self.now)
             weakref.finalize(storage, self._gone, key)
 
@@ -76,7 +81,11 @@ class SavedStorages:
     @property
     def total(self) -> int:
         """Bytes so far."""
-        return sum(storage.nbytes() for storage in self._seen.values())
+        return self.without(())
+
+    def without(self, others: Container[int]) -> int:
+        """Return the bytes so far that are not of `others`, storages by their address."""
+        return sum(storage.nbytes() for key, storage in self._seen.items() if key not in others)
 
 
 def traced_coding(
