@@ -127,8 +127,9 @@ def test_the_autoencoder_saves_what_the_walk_counts(attention: bool, dtype: Lite
 IN_TILES = {"use_spatial_tiling": True, "sample_size": 64, "use_temporal_tiling": True, "sample_tsize": 16}
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("how", [{}, IN_TILES, {"stream_frames": 4}])
+@pytest.mark.parametrize(
+    ("how", "dtype"), [({}, "fp32"), ({}, "bf16"), (IN_TILES, "fp32"), ({"stream_frames": 4}, "bf16")]
+)
 def test_coding_in_parts_takes_what_the_plan_says(how: dict[str, object], dtype: Literal["fp32", "bf16"]) -> None:
     widths = {"block_out_channels": (32, 64, 96, 96), "norm_num_groups": 8, "latent_channels": 8}
     config = HunyuanVAEConfig.model_validate(widths | how)
@@ -154,7 +155,7 @@ def test_a_discriminator_saves_what_the_plan_counts(learns: bool, dropout: float
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
         module(clip, torch.Generator().manual_seed(0))
     counted = discriminator_pass(config, 4, 2, (5, 32, 48), learns=learns)
-    assert counted.saved == pytest.approx(saved.total - (clip.nbytes if learns else 0), rel=0.1)
+    assert counted.saved == pytest.approx(saved.total - clip.nbytes, rel=0.1)  # others hold the clip
     assert counted.weights == sum(parameter.numel() for parameter in module.parameters())
 
 
