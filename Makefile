@@ -5,10 +5,10 @@ STAMP := .venv/installed
 # One thread per process: tests start processes of their own, and more threads than cores only wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help setup demo test check fast bench proof clean
+.PHONY: help setup demo test check fast bench proof clean colossalai colossalai-test
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -41,6 +41,12 @@ bench: setup  ## Run the benchmarks and print their ratios
 
 proof: setup  ## Run what takes too long for a test: 20,000 files, every way of sharing out, 20 killed jobs
 	@for name in $(PROOFS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+colossalai: setup  ## Add ColossalAI, without the old torch and transformers that it pins
+	$(BIN)/python -m pip install --quiet --no-deps -r colossalai.txt
+
+colossalai-test: colossalai  ## Compare ColossalAI's engine with one process
+	$(BIN)/python -m pytest tests/distributed/test_colossalai.py -rA
 
 clean:  ## Remove what the targets made
 	rm -rf .venv demo outputs samples .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
 """What `osora config plan` estimates of memory against what training updates take, measured.
 
-    python benchmarks/plan.py [--device cpu|cuda] [--full]
+    python benchmarks/plan.py [--device cpu|cuda] [--full] [--only TEXT]
 
 On the CPU every tensor's storage is counted while it lives (the optimizer's and the average's too), and autograd's saved
 tensors are counted on their own; the growth of the resident memory is printed as a cross-check. On CUDA the figure is
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from opensora_cli.planning.coding import coding
-from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_segments
+from opensora_cli.planning.mmdit import MMDiTCounter, Recomputed, Tokens, mmdit_segments
 from opensora_cli.planning.modules import count_denoiser
+from opensora_cli.planning.optimizers import optimizer_bytes, step_bytes
 from opensora_cli.planning.plan import Target, make_plan
 from opensora_cli.planning.precision import STATE, Device, Precision
 from opensora_cli.planning.segments import Sharding, update_peak
@@ -34,15 +35,18 @@ from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.diffusion.rectified_flow import flow_loss
+from opensora_models.layers.recompute import Recompute
 from opensora_models.vae_loss.lpips import Lpips
 from opensora_models.vae_loss.reconstruction import reconstruction_loss
 from schemas.autoencoder import HunyuanVAEConfig
 from schemas.denoiser import MMDiTConfig
+from schemas.memory import MemoryConfig
 from schemas.optim import OptimConfig
-from schemas.recipes import VaeTrainRecipe
+from schemas.recipes import TrainRecipe, VaeTrainRecipe
 
 TOLERANCE = 0.15
 MIB = 2**20
+PLAIN = MemoryConfig()
 
 
 @contextmanager
@@ -70,9 +74,16 @@ class Case:
     config: MMDiTConfig
     tokens: Tokens
     dtype: Literal["bf16", "fp32"]
-    recomputed: tuple[int, int] = (0, 0)
+    memory: MemoryConfig = PLAIN
     average: bool = True
     fake: bool = False
+    cls: Literal["AdamW", "AdamW8bit"] = "AdamW"
+
+    @property
+    def recipe(self) -> TrainRecipe:
+        """The optimizer and the memory of a recipe; released gradients are not clipped."""
+        clip = 0.0 if self.memory.release_gradients else 1.0
+        return TrainRecipe(kind="train", optim=OptimConfig(cls=self.cls, grad_clip=clip), memory=self.memory)
 
 
 def small(**keys: Any) -> MMDiTConfig:
@@ -80,9 +91,14 @@ def small(**keys: Any) -> MMDiTConfig:
     return MMDiTConfig.model_validate({**shape, "axes_dim": (16, 24, 24), "depth": 3, "depth_single_blocks": 5, **keys})
 
 
+def again(double: int, single: int, **keys: Any) -> MemoryConfig:
+    return MemoryConfig(grad_checkpoint=True, grad_ckpt_settings=(double, single), **keys)
+
+
 def cases(full: bool) -> list[Case]:
     split = {"fused_qkv": False, "use_liger_rope": True}
     large, short, long = Tokens(2, 700, 80), Tokens(1, 96, 32), Tokens(2, 4000, 128)
+    wide = small(hidden_size=512, axes_dim=(32, 48, 48))
     narrow = {**split, "hidden_size": 128, "axes_dim": (8, 12, 12)}
     found = [
         Case("fused fp32", small(), large, "fp32"),
@@ -90,20 +106,28 @@ def cases(full: bool) -> list[Case]:
         Case("split fp32 patch 1", small(**split, patch_size=1, cond_embed=True), Tokens(2, 1000, 64), "fp32"),
         Case("split bf16 patch 2", small(**split, cond_embed=True), large, "bf16"),
         Case("split bf16, one clip", small(**split), Tokens(1, 1400, 160), "bf16"),
-        Case("split fp32, all recomputed", small(**split), large, "fp32", (3, 5)),
-        Case("split bf16, all recomputed", small(**split), large, "bf16", (3, 5)),
-        Case("narrow fp32, all recomputed", small(**narrow), long, "fp32", (3, 5)),
-        Case("narrow bf16, all recomputed", small(**narrow), long, "bf16", (3, 5)),
-        Case("narrow fused bf16, singles recomputed", small(**{**narrow, "fused_qkv": True}), long, "bf16", (0, 5)),
-        Case("fused bf16, some recomputed", small(guidance_embed=True), large, "bf16", (1, 3)),
-        Case("mostly states fp32", small(hidden_size=512, axes_dim=(32, 48, 48)), short, "fp32"),
-        Case("mostly states bf16, no average", small(**split), short, "bf16", (0, 0), False),
+        Case("split fp32, all recomputed", small(**split), large, "fp32", again(3, 5)),
+        Case("split bf16, all recomputed", small(**split), large, "bf16", again(3, 5)),
+        Case("narrow fp32, all recomputed", small(**narrow), long, "fp32", again(3, 5)),
+        Case("narrow bf16, all recomputed", small(**narrow), long, "bf16", again(3, 5)),
+        Case(
+            "narrow fused bf16, singles recomputed", small(**{**narrow, "fused_qkv": True}), long, "bf16", again(0, 5)
+        ),
+        Case("fused bf16, some recomputed", small(guidance_embed=True), large, "bf16", again(1, 3)),
+        Case("split fp32, every second recomputed", small(**split), large, "fp32", again(3, 5, grad_ckpt_every=2)),
+        Case("split fp32, products kept", small(**split), large, "fp32", again(3, 5, grad_ckpt_keep="products")),
+        Case("fused bf16, products kept", small(), large, "bf16", again(3, 5, grad_ckpt_keep="products")),
+        Case("many states fp32, released", wide, short, "fp32", MemoryConfig(release_gradients=True)),
+        Case("many states fp32, in host memory", wide, short, "fp32", MemoryConfig(offload_optimizer=True)),
+        Case("many states fp32, 8 bits", wide, short, "fp32", PLAIN, cls="AdamW8bit"),
+        Case("mostly states fp32", wide, short, "fp32"),
+        Case("mostly states bf16, no average", small(**split), short, "bf16", PLAIN, False),
     ]
     if full:
         whole = MMDiTConfig(**split, cond_embed=True)
         stage1 = Tokens(2, 260 * 9, 512)
-        found.append(Case("11B bf16, 33 frames, recomputed", whole, stage1, "bf16", (8, 38), False, True))
-        found.append(Case("11B bf16, 33 frames, kept", whole, stage1, "bf16", (0, 0), False, True))
+        found.append(Case("11B bf16, 33 frames, recomputed", whole, stage1, "bf16", again(8, 38), False, True))
+        found.append(Case("11B bf16, 33 frames, kept", whole, stage1, "bf16", PLAIN, False, True))
     return found
 
 
@@ -126,24 +150,25 @@ def inputs_of(case: Case, device: Device) -> tuple[dict[str, Tensor], Tensor]:
     return inputs, torch.zeros(batch, tokens.image, config.in_channels, device=device)
 
 
-def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
+def updates(case: Case, device: Device, start: Callable[[], None]) -> int:
     """Do two updates as the trainer does them; return what autograd saved in the second (0 where blocks are recomputed)."""
     with torch.device(device):
         module = build_denoiser(case.config)
-    if any(case.recomputed):
-        module.set_grad_checkpointing(*case.recomputed)
-    optimizer = Optimizer(module, OptimConfig(), None)
+    memory = case.memory
+    if memory.grad_checkpoint:
+        module.set_grad_checkpointing(*memory.grad_ckpt_settings, memory.grad_ckpt_every, Recompute.of(memory))
+    optimizer = Optimizer(module, case.recipe.optim, None, memory=memory)
     ema = Ema(module, 0.99) if case.average else None
     inputs, target = inputs_of(case, device)
     kept = 0
     for number in range(2):
-        record("start")
+        start()
+        optimizer.begin(number)
         with saved_bytes(module) as saved:
             with torch.autocast(device, torch.bfloat16, enabled=case.dtype == "bf16"):
                 loss = flow_loss(module(**inputs), target)
-            kept = 0 if any(case.recomputed) else saved()
+            kept = 0 if memory.grad_checkpoint else saved()
         torch.autograd.backward(loss)
-        record("backward done")
         del loss
         optimizer.clip()
         optimizer.step(number)
@@ -152,52 +177,45 @@ def updates(case: Case, device: Device, record: Callable[[str], None]) -> int:
     return kept
 
 
-def estimate(case: Case, device: Device) -> tuple[int, int, int]:
-    """Return the estimated peaks of forward and backward pass and of the whole update, states and inputs included, and
-    what autograd saves, casts included.
-    """
+def estimate(case: Case, device: Device) -> tuple[int, int]:
+    """Return the estimated peak of an update, states and inputs included, and what autograd saves, casts included."""
     counts = count_denoiser(case.config)
     counter = MMDiTCounter(case.config, Precision.of(case.dtype, device))
-    segments = mmdit_segments(counter, case.tokens, counts.trained, case.recomputed)
-    passes = update_peak(segments, Sharding(), accumulates=False, device="cuda")  # its optimizer makes no copies
-    update = update_peak(segments, Sharding(), accumulates=False, device=device)
-    states = counts.counted.total * STATE * (4 if case.average else 3)
+    segments = mmdit_segments(counter, case.tokens, counts.trained, Recomputed.of(case.memory, case.config))
+    widest = int(case.config.hidden_size * (3 + case.config.mlp_ratio))
+    update = update_peak(
+        segments,
+        Sharding(),
+        accumulates=False,
+        releases=case.memory.release_gradients,
+        step=step_bytes(case.recipe.optim, case.config.hidden_size * widest),
+    )
+    weights = counts.counted.total
+    states = weights * STATE * (2 if case.average else 1) + optimizer_bytes(case.recipe, weights, device)
     tokens, config = case.tokens, case.config
     features = 2 * config.in_channels + 3 + (config.in_channels + config.patch_size**2 if config.cond_embed else 0)
     text = (2 if case.dtype == "bf16" else 4) * config.context_in_dim + 12
     still = states + tokens.batch * (tokens.image * 4 * features + tokens.text * text)
     kept = sum(segment.kept + segment.casts for segment in segments)
-    return still + passes.total, still + update.total, kept
+    return still + update.total, kept
 
 
-def measure(case: Case, device: Device) -> tuple[int, int, int, int]:
-    """Return the peaks of forward and backward pass and of the update, what autograd saved, growth of resident memory."""
+def measure(case: Case, device: Device) -> tuple[int, int, int]:
+    """Return the peak of an update, what autograd saved, and the growth of resident memory."""
     if device == "cuda":
-        return _measure_cuda(case)
-    live, peaks = LiveStorages(), {}
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        kept = updates(case, device, torch.cuda.reset_peak_memory_stats)
+        return torch.cuda.max_memory_allocated() - before, kept, 0
+    live = LiveStorages()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    def record(moment: str) -> None:
-        peaks[moment] = live.peak
-        live.peak = live.now if moment == "start" else live.peak
+    def start() -> None:
+        live.peak = live.now
 
     with FakeTensorMode() if case.fake else nullcontext(), live:
-        kept = updates(case, device, record)
-    resident = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return peaks["backward done"], live.peak, kept, resident
-
-
-def _measure_cuda(case: Case) -> tuple[int, int, int, int]:
-    torch.cuda.empty_cache()
-    before, peaks = torch.cuda.memory_allocated(), {}
-
-    def record(moment: str) -> None:
-        peaks[moment] = torch.cuda.max_memory_allocated() - before
-        if moment == "start":
-            torch.cuda.reset_peak_memory_stats()
-
-    kept = updates(case, "cuda", record)
-    return peaks["backward done"], torch.cuda.max_memory_allocated() - before, kept, 0
+        kept = updates(case, device, start)
+    return live.peak, kept, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
 def autoencoder_ratios(device: Device) -> Iterator[tuple[str, int, int]]:
@@ -306,6 +324,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
     arguments = parser.parse_args()
     device: Device = arguments.device
     worst = 0.0
@@ -317,17 +336,16 @@ def main() -> int:
         print(f"{name:<56} {estimated / MIB:>12.2f} {measured / MIB:>12.2f} MiB   {ratio:.3f}{further}", flush=True)
 
     for case in cases(arguments.full and device == "cpu"):
-        (passes, update, saved), (seen_passes, seen_update, seen_saved, resident) = (
-            estimate(case, device),
-            measure(case, device),
-        )
-        show(f"{case.name}: forward, backward", passes, seen_passes)
+        if arguments.only not in case.name:
+            continue
+        (update, saved), (seen_update, seen_saved, resident) = estimate(case, device), measure(case, device)
         show(
             f"{case.name}: update", update, seen_update, f"   (resident +{resident / MIB:.0f} MiB)" if resident else ""
         )
         if seen_saved:
             show(f"{case.name}: saved", saved, seen_saved)
-    for name, estimated, measured in (*autoencoder_ratios(device), *autoencoder_updates(device)):
+    autoencoders = () if arguments.only else (*autoencoder_ratios(device), *autoencoder_updates(device))
+    for name, estimated, measured in autoencoders:
         show(name, estimated, measured)
     print(f"worst: {worst:.1%} off (limit {TOLERANCE:.0%})")
     return 1 if worst > TOLERANCE else 0

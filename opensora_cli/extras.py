@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from schemas.checks.machine import INSTALL_COLOSSALAI
 from schemas.errors import UsageError
 
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -22,6 +23,12 @@ def require_extra(extra: str, modules: Sequence[str] = ()) -> None:
     missing = [module for module in modules or EXTRAS[extra] if find_spec(module) is None]
     if missing:
         raise UsageError(f"{_command()} needs {', '.join(missing)}: pip install 'osora[{extra}]'")
+
+
+def require_colossalai() -> None:
+    """Raise UsageError, with the command that installs it, where ColossalAI is missing; imports nothing."""
+    if find_spec("colossalai") is None:
+        raise UsageError(f'parallel.engine = "colossalai": ColossalAI is not installed. {INSTALL_COLOSSALAI}')
 
 
 def _command() -> str:

@@ -1,21 +1,19 @@
 """Refusing what this version would ignore: a job never runs on with a setting that nothing reads."""
 
-from schemas.checks.parallel import SIZES, tables
+from opensora_cli.distributed.stage import sharing_stage
+from opensora_cli.extras import require_colossalai
 from schemas.errors import OsoraError
 from schemas.readers import unread_settings
 from schemas.recipes import AnyRecipe, RunRecipe, SampleRecipe
-
-_HARMLESS = ("parallel.static_graph", "parallel_ae", "text.t5.shardformer", "text.clip.shardformer")
-"""How work is shared out, and not what it is: without these keys, models that are whole give the same numbers."""
 
 
 def check_supported(recipe: AnyRecipe) -> None:
     """Raise OsoraError if the recipe spreads a model in a way, or changes a key, that no code of this version reads."""
     if isinstance(recipe, RunRecipe | SampleRecipe):
         _check_spread(recipe)
-    settings = unread_settings(recipe)
-    ignored = [key for key in settings if not any(key == name or key.startswith(f"{name}.") for name in _HARMLESS)]
-    if ignored:
+        if recipe.parallel.engine == "colossalai":
+            require_colossalai()
+    if ignored := unread_settings(recipe):
         fix = " ".join(f"--unset {key}" for key in ignored)
         raise OsoraError(
             f"this version of osora does not read {', '.join(ignored)} yet, so the run would not be what the recipe says. "
@@ -24,19 +22,14 @@ def check_supported(recipe: AnyRecipe) -> None:
 
 
 def _check_spread(recipe: RunRecipe | SampleRecipe) -> None:
-    unable = SIZES if isinstance(recipe, SampleRecipe) else ("pp_size",)
-    spread = [f"{table}.{size}" for table, config in tables(recipe) for size in unable if getattr(config, size) > 1]
-    if spread:
-        why = (
-            "sampling works in one process"
-            if isinstance(recipe, SampleRecipe)
-            else "training shares out clips, tokens, features and states, not blocks"
+    config = recipe.parallel
+    if config.pp_size > 1:
+        raise OsoraError(
+            "parallel.pp_size: this version of osora shares out clips, tokens, features and guidance branches, not blocks. "
+            "To run without: --set parallel.pp_size=1"
         )
-        fix = " ".join(f"--set {key}=1" for key in spread)
-        raise OsoraError(f"{' and '.join(spread)}: in this version of osora {why}. To run without: {fix}")
-    for table, config in tables(recipe):
-        if config.engine != "torch":
-            raise OsoraError(
-                f'{table}.engine = "{config.engine}": this version of osora runs on PyTorch\'s own engine alone. '
-                f"Use --set {table}.engine=torch."
-            )
+    if isinstance(recipe, SampleRecipe) and sharing_stage(config) == 3:
+        raise OsoraError(
+            "parallel: zero3 and fsdp share out the weights of processes that take their steps together, and in sampling "
+            'each goes at its own pace. Use --set parallel.plugin=hybrid with parallel.tp_size for less memory, or "none".'
+        )

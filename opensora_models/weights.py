@@ -276,6 +276,11 @@ def _shards(tensors: StateDict, max_bytes: int | None) -> list[StateDict]:
     return shards
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `data`, complete or not at all. Raises OsoraError where the disk refuses."""
+    _write(path, lambda aside: aside.write_bytes(data))
+
+
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside `path`, bring it to the disk, then take the name."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -10,7 +10,7 @@ class LoraConfig(Schema):
 
     from_pretrained: str | None = Field(
         None,
-        description="Adapter weights to start from, in peft's format; unset starts from zero.",
+        description="Adapter to start from, a folder or file of peft or diffusers; unset starts from no change.",
         json_schema_extra=cost("changes_numerics"),
     )
     r: int = Field(

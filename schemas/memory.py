@@ -1,5 +1,7 @@
 """Trading time for memory."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from schemas.base import Schema, cost
@@ -18,6 +20,20 @@ class MemoryConfig(Schema):
         description="How many double and single blocks of a denoiser, from the first, are recomputed.",
         json_schema_extra=cost("changes_memory"),
     )
+    grad_ckpt_every: int = Field(
+        1,
+        ge=1,
+        description="Of those blocks, every n-th is recomputed: 1 all of them, 2 the first, third, fifth and so on.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    grad_ckpt_keep: Literal["nothing", "products"] = Field(
+        "nothing",
+        description=(
+            "What a recomputed block keeps beside its inputs: nothing, or the results of matrix products and attention, so "
+            "that only cheap operations run twice."
+        ),
+        json_schema_extra=cost("changes_memory"),
+    )
     grad_ckpt_buffer_size: int = Field(
         0,
         ge=0,
@@ -31,6 +47,11 @@ class MemoryConfig(Schema):
     )
     offload_optimizer: bool = Field(
         False,
-        description="Keep the optimizer's state in host memory and update there.",
+        description="Keep the trained model's optimizer state in pinned host memory, and update there.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    release_gradients: bool = Field(
+        False,
+        description="Update every weight in the backward pass, as soon as its gradient is complete, and free that gradient.",
         json_schema_extra=cost("changes_memory"),
     )

@@ -47,14 +47,20 @@ class OptimConfig(Schema):
     initial_lr: float = Field(
         1e-6,
         ge=0,
-        description="Learning rate that the warm-up of a constant schedule starts from.",
+        description="Learning rate that the warm-up of a constant or linear schedule starts from; that of a cosine starts at 0.",
         json_schema_extra=cost("changes_numerics"),
     )
-    schedule: Literal["constant", "cosine"] = Field(
+    schedule: Literal["constant", "cosine", "linear"] = Field(
         "constant",
-        description="After warm-up: constant, or a cosine down to 0 at max_steps.",
+        description="After warm-up: constant, or down to 0 at max_steps, as half a cosine or in a line.",
         json_schema_extra=cost("changes_numerics"),
     )
+    max_skips: int = Field(
+        0,
+        ge=0,
+        description="Updates with a loss or gradient that is not finite that a run may leave out; 0 stops at the first.",
+    )
+    max_skips_in_a_row: int = Field(3, ge=1, description="How many of them may follow one another.")
     ema_decay: float | None = Field(
         None,
         gt=0,

@@ -69,7 +69,10 @@ class ParallelConfig(Schema):
     )
     static_graph: bool = Field(
         False,
-        description="Every step uses the same weights in the same order, so that reductions are planned once.",
+        description=(
+            "Every step uses the same weights in the same order, so that ColossalAI's DDP plans its reductions once; "
+            "PyTorch's own engine averages after the backward pass, with nothing to plan."
+        ),
     )
     shard_size: int = Field(
         0,
@@ -85,3 +88,25 @@ class ParallelConfig(Schema):
         gt=0,
         description="Seconds without an update after which every process writes its stacks into its log and the job stops.",
     )
+
+    @property
+    def together(self) -> int:
+        """Processes that work on one batch."""
+        return self.tp_size * self.sp_size * self.pp_size
+
+
+class SamplingParallelConfig(ParallelConfig):
+    """The mesh of a sampling job, which may also share out the branches of guidance."""
+
+    cfg_size: int = Field(
+        1,
+        ge=1,
+        le=3,
+        description="Processes that share the guidance branches of every step: caption, negative, and negative alone.",
+        json_schema_extra=cost("changes_memory"),
+    )
+
+    @property
+    def together(self) -> int:
+        """Processes that make one batch of clips."""
+        return super().together * self.cfg_size

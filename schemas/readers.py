@@ -9,18 +9,6 @@ from schemas.recipes import AnyRecipe
 
 UNREAD: Mapping[str, str] = {
     "logging.wandb_project": "Training at scale",
-    "lora": "Training at scale",
-    "memory.grad_ckpt_buffer_size": "Training at scale",
-    "memory.offload_optimizer": "Training at scale",
-    "optim.cls": "Training at scale",
-    "optim.initial_lr": "Training at scale",
-    "parallel.static_graph": "Training at scale",
-    "parallel_ae": "Sampling, complete",
-    "sampling.fp8_weights": "Sampling, complete",
-    "sampling.offload": "Sampling, complete",
-    "t2i2v": "Sampling, complete",
-    "text.clip.shardformer": "Training at scale",
-    "text.t5.shardformer": "Training at scale",
 }
 """Key, or table of keys -> the issue that will read it. The list only shrinks: a test compares it with the code."""
 

@@ -7,16 +7,17 @@ from pydantic import Field
 from schemas.autoencoder import AutoencoderConfig, HunyuanVAEConfig
 from schemas.base import Schema, cost
 from schemas.checkpoint import CheckpointConfig, LoggingConfig
-from schemas.condition import ConditionWeights
+from schemas.condition import ConditionName, ConditionWeights
 from schemas.data import BucketTable, DatasetConfig
 from schemas.denoiser import DenoiserConfig
 from schemas.diffusion import DiffusionConfig
 from schemas.discriminator import DiscriminatorConfig
+from schemas.looks import DenoiserValidationConfig, TrainingSamplesConfig, ValidationConfig
 from schemas.lora import LoraConfig
 from schemas.memory import MemoryConfig
 from schemas.optim import OptimConfig
-from schemas.parallel import ParallelConfig
-from schemas.reconstruction import ReconstructionConfig, ValidationConfig
+from schemas.parallel import ParallelConfig, SamplingParallelConfig
+from schemas.reconstruction import ReconstructionConfig
 from schemas.sampling import SamplingConfig
 from schemas.t2i2v import T2I2VConfig
 from schemas.text import DropoutRatio, TextConfig
@@ -93,6 +94,13 @@ class TrainRecipe(RunRecipe):
         json_schema_extra=cost("breaks_resume", "changes_memory", "changes_numerics"),
     )
 
+    validation: DenoiserValidationConfig = Field(
+        DenoiserValidationConfig.model_construct(), description="Held-out clips to look at while training."
+    )
+    samples: TrainingSamplesConfig = Field(
+        TrainingSamplesConfig.model_construct(), description="Prompts to sample while training."
+    )
+
     @property
     def pixels_per_token(self) -> int:
         """Pixels of a side that one token covers."""
@@ -133,18 +141,32 @@ class SampleRecipe(Recipe):
     model: DenoiserConfig = Field(DenoiserConfig.model_construct(), description="The denoiser.")
     ae: AutoencoderConfig = Field(HunyuanVAEConfig.model_construct(), description="The autoencoder.")
     text: TextConfig = Field(TextConfig.model_construct(), description="The text encoders.")
+    adapters: dict[str, float] = Field(
+        {},
+        description="Adapters to add to the denoiser: file, folder or run of `osora train` with [lora] -> its weight.",
+        json_schema_extra=cost("changes_numerics"),
+    )
     sampling: SamplingConfig = Field(SamplingConfig.model_construct(), description="Size, steps, guidance, output.")
     t2i2v: T2I2VConfig | None = Field(
         None,
         description="Make the first frame with an image model; unset starts from text or from references.",
         json_schema_extra=cost("changes_numerics", "changes_memory"),
     )
-    parallel: ParallelConfig = Field(
-        ParallelConfig.model_construct(), description="How the denoiser is spread over processes."
+    parallel: SamplingParallelConfig = Field(
+        SamplingParallelConfig.model_construct(), description="How the job is spread over processes."
     )
-    parallel_ae: ParallelConfig = Field(
-        ParallelConfig.model_construct(), description="How the autoencoder is spread over them."
-    )
+
+    @property
+    def condition(self) -> ConditionName:
+        """What is given of a clip: with [t2i2v] the first frame, which the image model makes."""
+        return "i2v_head" if self.t2i2v is not None else self.sampling.cond_type
+
+    @property
+    def branches(self) -> int:
+        """Guidance branches of a step: caption and negative, with a reference also the negative without it."""
+        if self.model.guidance_embed:
+            return 1
+        return 2 if self.condition == "t2v" else 3
 
 
 class VaeSampleRecipe(ClipsRecipe):

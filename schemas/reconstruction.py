@@ -1,4 +1,4 @@
-"""Reconstructing clips: what `osora vae-sample` makes of them, and what training looks at."""
+"""Reconstructing clips: what `osora vae-sample` makes of them."""
 
 from pydantic import Field
 
@@ -15,13 +15,3 @@ class ReconstructionConfig(Schema):
     lpips_from_pretrained: str = Field(
         LPIPS_FILE, description="VGG16 with the LPIPS heads; where it is not there, LPIPS is not measured."
     )
-
-
-class ValidationConfig(Schema):
-    """Clips that are not trained on, reconstructed while training."""
-
-    data_path: str | None = Field(
-        None, description="csv or parquet as dataset.data_path; cut by the same buckets. Unset looks at none."
-    )
-    every: int = Field(500, ge=1, description="Updates between looks.")
-    num_samples: int = Field(8, ge=1, description="Clips to look at; they stay in memory.")

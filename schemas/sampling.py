@@ -87,6 +87,14 @@ class SamplingConfig(Schema):
         description="Keep the denoiser's matrices in 8-bit floats and multiply in dtype.",
         json_schema_extra=BOTH,
     )
+    attention: Literal["auto", "sdpa", "flash", "flex"] = Field(
+        "auto",
+        description=(
+            "Kernel of the attention: PyTorch's (sdpa), of these cuDNN's first where it is the fastest (auto), "
+            "FlashAttention's (flash, an extra), or FlexAttention's (flex)."
+        ),
+        json_schema_extra=NUMERICS,
+    )
     compile: bool = Field(
         False,
         description="Compile the denoiser's blocks: a minute for the first clip of a size, then faster steps.",

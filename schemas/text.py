@@ -19,7 +19,7 @@ class TextEncoderConfig(Schema):
     )
     shardformer: bool = Field(
         False,
-        description='With parallel.engine = "colossalai": run the encoder through ShardFormer\'s fused layers.',
+        description='With parallel.engine = "colossalai": run T5 with the layers of ShardFormer\'s policy.',
         json_schema_extra=cost("changes_memory"),
     )
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from opensora_cli.sampling.weights import newest_checkpoint
-from opensora_cli.training.checkpoint import complete_checkpoints
+from opensora_cli.training.checkpoint import ADAPTERS, complete_checkpoints
+from opensora_models.adapter import DOWN, adapter_file, is_adapter
 from opensora_models.recognise import described, recognise
 from opensora_models.weight_headers import TensorHeader, read_headers
 from schemas.errors import OsoraError
@@ -26,7 +27,7 @@ def contents(path: Path) -> dict[str, Any]:
     return {
         "path": str(path),
         "weights": str(weights),
-        "family": described(shapes),
+        "family": _adapter(shapes) or described(shapes),
         "tensors": len(headers),
         "parameters": sum(header.count for header in headers.values()),
         "bytes": sum(header.nbytes for header in headers.values()),
@@ -73,7 +74,17 @@ def content_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _weights(path: Path) -> Path:
     if (path / "checkpoints").is_dir():
         path = newest_checkpoint(path)
-    return path
+    if (path / ADAPTERS["model"]).is_dir():
+        path = path / ADAPTERS["model"]
+    return adapter_file(path) if is_adapter(path) else path
+
+
+def _adapter(shapes: dict[str, tuple[int, ...]]) -> str | None:
+    """Return the ranks of an adapter, and how many layers it changes; None for whole weights."""
+    ranks = [shape[0] for key, shape in shapes.items() if key.endswith(DOWN)]
+    if not ranks:
+        return None
+    return f"adapter of rank {', '.join(map(str, sorted(set(ranks))))} for {len(ranks)} layers (a sample recipe's [adapters])"
 
 
 def _of_run(path: Path) -> dict[str, Any]:

@@ -83,12 +83,17 @@ def export(
     dtype: Dtype = None,
     shard_gb: ShardGb = 10.0,
 ) -> None:
-    """Write what a run trained as safetensors, for osora, Open-Sora, Flux or diffusers."""
+    """Write what a run trained as safetensors, for osora, Open-Sora, Flux or diffusers; adapters for peft or diffusers."""
     _need_run()
     from opensora_cli.ckpt.convert import Output, convert_weights
     from opensora_cli.ckpt.trained import trained
 
     found = trained(run, ema)
+    if found.adapter is not None:
+        from opensora_cli.ckpt.adapters import export_adapter
+
+        _print_files(export_adapter(found.weights, found.adapter, layout, Output(out, dtype, shard_gb)))
+        return
     _print_files(convert_weights(found.weights, layout, Output(out, dtype, shard_gb), trained_as=found.denoiser))
 
 
@@ -136,6 +141,36 @@ def convert(
 
     weights = find_weights(str(source), "SOURCE")
     _print_files(convert_weights(weights, layout, Output(out, dtype, shard_gb)))
+
+
+@app.command("merge-lora")
+def merge_lora(
+    base: Annotated[
+        Path, typer.Argument(help="The denoiser's weights: a file, a folder or a run.", show_default=False)
+    ],
+    adapter: Annotated[
+        Path,
+        typer.Argument(
+            help="A run with [lora], its checkpoint, or an adapter of peft or diffusers.", show_default=False
+        ),
+    ],
+    out: Out,
+    weight: Annotated[float, typer.Option("--weight", help="How many times the adapter is added.")] = 1.0,
+    ema: Annotated[bool, typer.Option("--ema", help="The averaged adapter of a run.")] = False,
+    dtype: Dtype = None,
+    shard_gb: ShardGb = 10.0,
+) -> None:
+    """Add an adapter to the weights that it was trained on, and write them as one."""
+    _need_run()
+    from opensora_cli.ckpt.adapters import merge_adapter
+    from opensora_cli.ckpt.convert import Output
+    from opensora_cli.ckpt.trained import trained_config
+    from opensora_cli.sampling.weights import find_adapter, find_weights
+
+    weights = find_weights(str(base), "BASE")
+    config = trained_config(base)
+    found = find_adapter(str(adapter), ema=ema)
+    _print_files(merge_adapter(weights, found, Output(out, dtype, shard_gb), weight, config))
 
 
 @app.command()

@@ -60,6 +60,8 @@ def code_lines(code: Code) -> Iterator[Line]:
             yield "dim", f"    $ osora config validate recipe.toml {options}"
     if code.command:
         yield "dim", f"  when it is given to `osora {code.command}`"
+    if code.on:
+        yield "dim", f"  with `osora config validate --hardware here`, on {code.on}"
 
 
 def _key_lines(found: Explanation) -> Iterator[Line]:

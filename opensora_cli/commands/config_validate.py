@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from opensora_cli.commands.config_arguments import Recipes
+from opensora_cli.extras import require_extra
 from opensora_cli.overrides import Layers, Sets, Unsets
 from opensora_cli.render import print_diagnostics, print_lines, write
-from schemas.resolve import Diagnostic, RecipeError, resolve
+from schemas.resolve import Diagnostic, RecipeError, Resolved, resolve
 
 
 class ReportFormat(StrEnum):
@@ -22,6 +23,12 @@ class ReportFormat(StrEnum):
     junit = "junit"
 
 
+class Hardware(StrEnum):
+    """Whose hardware recipes are checked against."""
+
+    here = "here"
+
+
 def validate(
     files: Recipes,
     format_: Annotated[
@@ -30,6 +37,14 @@ def validate(
             "--format", help="rich for people; json, GitHub annotations, SARIF 2.1.0 or JUnit XML for programs."
         ),
     ] = ReportFormat.rich,
+    hardware: Annotated[
+        Hardware | None,
+        typer.Option(
+            "--hardware",
+            help="Also against this machine: GPUs, precision, processes, packages, free memory and disk.",
+            show_default=False,
+        ),
+    ] = None,
     layer: Layers = None,
     set_: Sets = None,
     unset: Unsets = None,
@@ -44,6 +59,8 @@ def validate(
             kind = None
         else:
             found, kind = resolved.warnings, resolved.recipe.kind
+            if hardware is not None:
+                found = [*found, *_on_this_machine(resolved)]
         findings += [(file, diagnostic) for diagnostic in found]
         if format_ is ReportFormat.rich:
             _print(file, kind, found)
@@ -52,12 +69,19 @@ def validate(
     raise typer.Exit(1 if any(diagnostic.severity == "error" for _, diagnostic in findings) else 0)
 
 
+def _on_this_machine(resolved: Resolved) -> list[Diagnostic]:
+    require_extra("run", ("torch", "einops", "numpy", "pandas", "pyarrow", "transformers"))
+    from opensora_cli.machine import look_around, machine_diagnostics
+
+    return machine_diagnostics(resolved, look_around(resolved.recipe))
+
+
 def _print(file: str, kind: str | None, found: Sequence[Diagnostic]) -> None:
     """Print one file's problems and what they come to; `kind` is that of a recipe that passes."""
     print_diagnostics(found)
     errors = sum(diagnostic.severity == "error" for diagnostic in found)
     warnings = _count(len(found) - errors, "warning") if len(found) > errors else ""
-    if kind is not None:
+    if kind is not None and not errors:
         print_lines([("ok", f"{file}: ok ({kind}{', ' + warnings if warnings else ''})")])
     else:
         print_lines([("plain", f"{file}: {_count(errors, 'problem')}{' and ' + warnings if warnings else ''}")])

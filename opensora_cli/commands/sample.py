@@ -1,12 +1,14 @@
 """`osora sample`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from opensora_cli.commands.processes import Nnodes, Nproc, Rdzv, start_processes
 from opensora_cli.extras import require_extra
 from opensora_cli.overrides import Layers, Sets, Unsets
 from opensora_cli.render import print_diagnostics
@@ -80,8 +82,13 @@ def sample(
     ema: Ema = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    nproc: Nproc = None,
+    nnodes: Nnodes = 1,
+    rdzv: Rdzv = None,
 ) -> None:
     """Make clips or images from prompts, and from reference images or clips."""
+    from opensora_cli.distributed.launch import launched_by_osora
+    from opensora_cli.distributed.place import find_place
     from opensora_cli.sampling.source import find_source
     from schemas.resolve import resolve
 
@@ -116,15 +123,19 @@ def sample(
             "--resolution: the recipe gives sampling.height and sampling.width, which go before it. Add --unset "
             "sampling.height --unset sampling.width, or leave --resolution out."
         )
-    print_diagnostics(resolved.warnings, sys.stderr)
-    require_extra("run")
+    if not launched_by_osora():
+        place = find_place(os.environ)
+        if place is None or place.rank == 0:
+            print_diagnostics(resolved.warnings, sys.stderr)
+        require_extra("run")
+        if (code := start_processes([resolved], nproc, nnodes, rdzv)) is not None:
+            raise typer.Exit(code)
 
-    from rich.console import Console
-
-    from opensora_cli.sampling import Pipeline, Request
+    from opensora_cli.sampling import Request
+    from opensora_cli.sampling.job import run_sampling
 
     request = Request(tuple(prompt or ()), prompts, tuple(ref or ()), neg, start_index, end_index)
-    Pipeline(resolved, ema=ema, console=Console()).run(request, overwrite=overwrite, resume=resume)
+    run_sampling(resolved, request, ema=ema, overwrite=overwrite, resume=resume)
 
 
 def _overrides(options: dict[str, str | int | float | None]) -> list[str]:

@@ -74,11 +74,15 @@ class Batch:
 
     def tensors(self) -> list[Tensor]:
         """Return everything that has to travel to the device."""
-        parts = [self.video]
+        return list(self.named_tensors().values())
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Return the same by what it is."""
+        parts = {"video": self.video}
         if self.latents is not None:
-            parts += self.latents.parts.values()
+            parts |= {f"latents.{part}": tensor for part, tensor in self.latents.parts.items()}
         if self.features is not None:
-            parts += [self.features.t5, self.features.clip]
+            parts |= {"features.t5": self.features.t5, "features.clip": self.features.clip}
         return parts
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> "Batch":

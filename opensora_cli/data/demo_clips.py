@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -32,7 +33,7 @@ SIZES = ((64, 64), (64, 64), (48, 80), (80, 48))
 """(height, width); half of the clips are square."""
 FRAMES = (17, 21, 25, 33)
 RATES = (8, 12, 24)
-_RADIUS = 0.2
+RADIUS = 0.2
 """Of the shape, as a share of the clip's short side."""
 
 
@@ -62,10 +63,15 @@ def prepare_demo(out: Path, clips: int = 48, seed: int = 0) -> None:
     """
     if clips < 1:
         raise ValueError(f"clips = {clips}: at least 1 is needed")
+    write_clips(out, [draw_clip(seed, number) for number in range(clips)])
+    make_tiny_text_encoders(out, vocabulary(), seed)
+
+
+def write_clips(out: Path, clips: Sequence[DemoClip]) -> None:
+    """Write mp4 files and `meta.csv` with relative paths below `out`, in the order given."""
     (out / "clips").mkdir(parents=True, exist_ok=True)
     rows = []
-    for number in range(clips):
-        clip = draw_clip(seed, number)
+    for number, clip in enumerate(clips):
         path = out / "clips" / f"{number:04d}.mp4"
         write_mp4(path, clip_frames(clip), clip.fps)
         found = zip(META_COLUMNS, meta_cells(probe(str(path))), strict=True)
@@ -74,7 +80,6 @@ def prepare_demo(out: Path, clips: int = 48, seed: int = 0) -> None:
         table = csv.DictWriter(file, ["path", "text", *META_COLUMNS])
         table.writeheader()
         table.writerows(rows)
-    make_tiny_text_encoders(out, vocabulary(), seed)
 
 
 def draw_clip(seed: int, number: int) -> DemoClip:
@@ -100,7 +105,7 @@ def draw_clip(seed: int, number: int) -> DemoClip:
 def clip_frames(clip: DemoClip) -> Pixels:
     """Return the clip's pictures, (T, H, W, 3): the shape starts off the middle and moves at an even speed."""
     height, width = clip.size
-    radius = _RADIUS * min(clip.size)
+    radius = RADIUS * min(clip.size)
     down, right = DIRECTIONS[clip.direction]
     reach = SPEEDS[clip.speed] * (np.array(clip.size) / 2 - radius)
     frames = np.empty((clip.frames, height, width, 3), dtype=np.uint8)

@@ -3,15 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-from opensora_cli.distributed.process import Process, pick_device
-
-_PATIENCE = timedelta(days=7)
-"""How long processes wait for the slowest one; a process that ends breaks the connection, which is noticed at once."""
+from opensora_cli.distributed.process import PATIENCE, Process, pick_device
 
 
 @contextmanager
@@ -27,7 +23,7 @@ def launched_process(device: str) -> Iterator[Process]:
         return
     if picked.type == "cuda":
         picked = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield Process(rank=dist.get_rank(), world_size=world_size, device=picked)
     finally:

@@ -7,6 +7,7 @@ tensor parallelism are plain tensors (`Slice`); those that are shared out among 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -46,10 +47,37 @@ class Layout:
         self._reduce_late = reduce_late
         self._bucket = bucket
 
+    @property
+    def alone(self) -> bool:
+        """Whether this process has all of the module, and nobody else has any."""
+        return self._equals is None and self._neighbours is None and self._sharded is None
+
     def begin_micro_batch(self, last: bool) -> None:
         """Say whether the coming backward pass is the last before an update."""
         if self._sharded is not None and self._reduce_late:
             self._sharded.set_requires_gradient_sync(last)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those of the micro-batches before."""
+        torch.autograd.backward(loss)
+
+    def forward_module(self, module: nn.Module) -> nn.Module:
+        """Return what is called in the module's place: the module, or the engine's wrapper around it."""
+        return module
+
+    def forget(self, module: nn.Module) -> None:
+        """Let go of the gradients of a module, without an update."""
+        module.zero_grad(set_to_none=True)
+
+    def settle(self) -> None:
+        """Wait for the weights of the last update, where an engine gathers them while training goes on."""
+
+    def reshard(self) -> None:
+        """Let go of weights that a forward pass without a backward pass gathered."""
+        if isinstance(self._sharded, nn.Module):
+            for module in self._sharded.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
 
     def average(self, gradients: Iterable[Tensor]) -> None:
         """Average gradients over the processes with equal weights, in place; sharded ones were averaged on the way."""
@@ -120,34 +148,54 @@ class Layout:
 def lay_out(module: nn.Module, config: ParallelConfig, process: Process) -> Layout:
     """Spread a module over the processes of a job, as the recipe says; every process has to have the same weights before.
 
-    Raises OsoraError for a module whose family has no plan, where the recipe needs one.
+    Raises OsoraError for a module whose family has no plan, where the recipe needs one, and for an engine that is not there.
     """
+    if config.engine == "colossalai":
+        from opensora_cli.distributed.colossal import lay_out_by_colossalai  # seconds to import, and by choice
+
+        return lay_out_by_colossalai(module, config, process)
     if process.world_size == 1:
         return Layout()
     stage = sharing_stage(config)
     if stage == 0 and process.together == 1:
-        return Layout(equals=_world(), bucket=config.reduce_bucket_size_in_m * 1_000_000)
+        return Layout(equals=world(), bucket=config.reduce_bucket_size_in_m * 1_000_000)
+    spread = share_work(module, config, process)
+    assert isinstance(module, MMDiT)
+    ranks_EF = torch.arange(process.world_size).view(-1, config.tp_size)
+    sharded = _shard(module, process.device.type, ranks_EF, config, stage) if stage else None
+    return Layout(
+        spread.equals,
+        spread.neighbours,
+        spread.slices,
+        sharded,
+        reduce_late=stage == 1,
+        bucket=config.reduce_bucket_size_in_m * 1_000_000,
+    )
+
+
+class Spread(NamedTuple):
+    """A model whose features and tokens are shared out: with whom, and which weights are shares."""
+
+    equals: Group
+    neighbours: Group | None
+    slices: Mapping[str, Slice]
+
+
+def share_work(module: nn.Module, config: ParallelConfig, process: Process) -> Spread:
+    """Share out features and tokens as the sizes of the mesh say. Raises OsoraError for a module without a plan for it."""
     if not isinstance(module, MMDiT):
         raise OsoraError(
             f"parallel: {type(module).__name__} has no plan for sharing out weights, tokens or features; it trains with "
             'plugin = "ddp" and tp_size = sp_size = 1.'
         )
-    world = torch.arange(process.world_size)
+    ranks = torch.arange(process.world_size)
     kind, tensor, sequence = process.device.type, config.tp_size, config.sp_size
-    groups = DeviceMesh(kind, world.view(-1, sequence, tensor), mesh_dim_names=("clips", "tokens", "features"))
+    groups = DeviceMesh(kind, ranks.view(-1, sequence, tensor), mesh_dim_names=("clips", "tokens", "features"))
     slices = share_features(module, groups.get_group("features")) if tensor > 1 else {}
     if sequence > 1:
         share_tokens(module, groups.get_group("tokens"), config)
-    equals = DeviceMesh(kind, world.view(-1, tensor), mesh_dim_names=("equals", "features"))["equals"]
-    sharded = _shard(module, kind, world.view(-1, tensor), config, stage) if stage else None
-    return Layout(
-        equals.get_group(),
-        groups.get_group("features") if slices else None,
-        slices,
-        sharded,
-        reduce_late=stage == 1,
-        bucket=config.reduce_bucket_size_in_m * 1_000_000,
-    )
+    equals = DeviceMesh(kind, ranks.view(-1, tensor), mesh_dim_names=("equals", "features"))["equals"]
+    return Spread(equals.get_group(), groups.get_group("features") if slices else None, slices)
 
 
 def _shard(module: MMDiT, kind: str, ranks_EF: Tensor, config: ParallelConfig, stage: int) -> FSDPModule:
@@ -167,7 +215,8 @@ def _shard(module: MMDiT, kind: str, ranks_EF: Tensor, config: ParallelConfig, s
     return sharded
 
 
-def _world() -> Group:
+def world() -> Group:
+    """Return the group of all processes of the job that this one has joined."""
     group = dist.group.WORLD
     assert group is not None, "a job of several processes was joined"
     return group

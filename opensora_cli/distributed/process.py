@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -16,6 +16,8 @@ from schemas.checks.parallel import world_size_problem
 from schemas.errors import OsoraError
 from schemas.parallel import ParallelConfig
 
+PATIENCE = timedelta(days=7)
+"""How long processes wait that work for themselves; one that ends breaks the connection, which is noticed at once."""
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -54,6 +56,14 @@ class Process:
         dist.all_reduce(total)
         return [int(count) for count in total]
 
+    def gather_tensors(self, values: Tensor) -> list[Tensor]:
+        """Return equally shaped tensors, on the CPU, of the processes that see different data, in their order."""
+        if self.world_size == 1:
+            return [values]
+        parts = [torch.empty_like(values) for _ in range(self.world_size)]
+        dist.all_gather(parts, values)
+        return parts[:: self.together]
+
     def from_main(self, text: str | None) -> str | None:
         """Return the main process's text on every process."""
         if self.world_size == 1:
@@ -67,19 +77,38 @@ class Process:
         received: str | None = json.loads(bytes(message.tolist()))
         return received
 
+    def gather(self, text: str) -> list[str]:
+        """Wait for all processes, and return the texts of all in their order, on each."""
+        if self.world_size == 1:
+            return [text]
+        message = torch.frombuffer(bytearray(json.dumps(text).encode()), dtype=torch.uint8)
+        sizes = [torch.tensor(0) for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor(len(message)))
+        padded = message.new_zeros(max(map(int, sizes)))
+        padded[: len(message)] = message
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return [json.loads(bytes(part[:size].tolist())) for part, size in zip(parts, sizes, strict=True)]
 
-def start_process(device: str, config: ParallelConfig) -> Process:
+
+def start_process(device: str, config: ParallelConfig, patience: timedelta | None = None) -> Process:
     """Join the job that the environment describes (osora's launcher, torchrun, SLURM), or be the only process of one.
 
-    `device` is "auto", "cpu" or "cuda". Raises OsoraError when the mesh does not suit the number of processes.
+    `device` is "auto", "cpu" or "cuda"; processes wait for one another for the recipe's hang_seconds, or for `patience`.
+    Raises OsoraError when the mesh does not suit the number of processes.
     """
     place = find_place(os.environ)
     world_size = place.world_size if place else 1
     if problem := world_size_problem(config, world_size):
         raise OsoraError(problem)
     chosen = pick_device(device)
-    if place is None:
+    if place is None and config.engine == "torch":
         return Process(rank=0, world_size=1, device=chosen)
+    if place is None:
+        from torch.distributed import HashStore  # type: ignore[attr-defined]  # it is documented there
+
+        dist.init_process_group(_backend(chosen), store=HashStore(), rank=0, world_size=1)
+        return Process(rank=0, world_size=1, device=chosen)  # ColossalAI asks a job of one for its groups too
     if chosen.type == "cuda":
         if place.local_rank >= torch.cuda.device_count():
             raise OsoraError(
@@ -88,12 +117,18 @@ def start_process(device: str, config: ParallelConfig) -> Process:
             )
         chosen = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(chosen)
-    _join(place, chosen, config.hang_seconds)
-    together = config.tp_size * config.sp_size * config.pp_size
-    return Process(place.rank, place.world_size, chosen, together)
+    _join(place, chosen, patience or timedelta(seconds=config.hang_seconds))
+    return spread(Process(place.rank, place.world_size, chosen), config)
 
 
-def _join(place: Place, device: torch.device, hang_seconds: float) -> None:
+def spread(process: Process, config: ParallelConfig) -> Process:
+    """Return the process as a recipe's mesh sees it. Raises OsoraError when that does not suit the number of processes."""
+    if problem := world_size_problem(config, process.world_size):
+        raise OsoraError(problem)
+    return replace(process, together=config.together)
+
+
+def _join(place: Place, device: torch.device, patience: timedelta) -> None:
     # torchrun keeps a store of its own at the address, which only the rendezvous by environment knows to use.
     os.environ |= {
         "RANK": str(place.rank),
@@ -102,9 +137,12 @@ def _join(place: Place, device: torch.device, hang_seconds: float) -> None:
         "MASTER_ADDR": place.master_address,
         "MASTER_PORT": str(place.master_port),
     }
-    # Small messages about the run itself go between the CPUs, so that they never wait for a GPU.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method="env://", timeout=timedelta(seconds=hang_seconds))
+    dist.init_process_group(_backend(device), init_method="env://", timeout=patience)
+
+
+def _backend(device: torch.device) -> str:
+    """Small messages about the run itself go between the CPUs, so that they never wait for a GPU."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
 def leave() -> None:

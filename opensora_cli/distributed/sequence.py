@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from opensora_cli.distributed.exchange import Group, joined, swap
 from opensora_cli.distributed.ring import ring_attention
-from opensora_models.mmdit.blocks import attention
 from opensora_models.mmdit.model import MMDiT
 from opensora_models.mmdit.parallel import IMAGE_TOKENS, TEXT_TOKENS, attending_blocks
 from schemas.parallel import ParallelConfig
@@ -35,13 +34,24 @@ class SharedTokens:
         self._signature = inspect.signature(model.forward)
         model.register_forward_pre_hook(self._hand_out, with_kwargs=True)
         model.register_forward_hook(self._collect)
-        for block in attending_blocks(model):
+        blocks = list(attending_blocks(model))
+        self._attention = blocks[0].attention
+        for block in blocks:
             block.attention = self.swap_heads if mode == "all_to_all" else self.ring
+        if mode == "all_to_all" and model.single_blocks:
+            blocks[-1].attention = self.swap_image_heads  # the last block makes nothing of the text
 
     def swap_heads(self, q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor) -> Tensor:
         """Swap tokens for heads, attend to all tokens with a P-th of the heads, swap back (DeepSpeed-Ulysses, section 3)."""
-        queries, keys = self._queries(q_BSHK, k_BSHK), self._all()
-        out_BAHK = attention(
+        return self._swap_heads(q_BSHK, k_BSHK, v_BSHK, self._all())
+
+    def swap_image_heads(self, q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor) -> Tensor:
+        """Do so with queries of the image tokens alone."""
+        return self._swap_heads(q_BSHK, k_BSHK, v_BSHK, self.image)
+
+    def _swap_heads(self, q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, queries: list[int]) -> Tensor:
+        keys = self._all()
+        out_BAHK = self._attention(
             self._to_heads(q_BSHK, queries), self._to_heads(k_BSHK, keys), self._to_heads(v_BSHK, keys)
         )
         return self._to_tokens(out_BAHK, queries)
@@ -52,10 +62,6 @@ class SharedTokens:
 
     def _all(self) -> list[int]:
         return [text + image for text, image in zip(self.text, self.image, strict=True)]
-
-    def _queries(self, q_BSHK: Tensor, k_BSHK: Tensor) -> list[int]:
-        """Return the queries of each process: all its tokens, or in the last block those of the image alone."""
-        return self._all() if q_BSHK.shape[1] == k_BSHK.shape[1] else self.image
 
     def _to_heads(self, x_BSHK: Tensor, tokens: list[int]) -> Tensor:
         batch, own, heads, width = x_BSHK.shape

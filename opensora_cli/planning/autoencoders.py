@@ -11,14 +11,16 @@ from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
 from opensora_cli.planning.judges import Judgement, discriminator_pass, lpips_pass
 from opensora_cli.planning.modules import Counted
+from opensora_cli.planning.optimizers import optimizer_bytes
 from opensora_cli.planning.precision import STATE, Device, Precision
 from opensora_cli.planning.segments import Peak, Segment, update_peak
 from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
-from opensora_cli.planning.train import MOMENTS
 from schemas.autoencoder import AutoencoderConfig
 from schemas.recipes import VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
 
+ADAMW_MOMENTS = 2 * STATE
+"""Of a weight of the discriminator, whose optimizer is always AdamW in fp32."""
 SMALLEST = (8, 64, 64)
 """A clip that every judge takes, to count weights with."""
 
@@ -37,10 +39,9 @@ class AutoencoderTraining:
     def states(self) -> dict[str, int]:
         """Weights, moments and average, and what judges the reconstructions."""
         optim, total = self.recipe.optim, self.counted.total
-        moments = 0 if self.recipe.memory.offload_optimizer else MOMENTS[optim.cls] * total // self.sharing.optimizer
         return {
             "weights": STATE * total // self.sharing.sharding.weights,
-            "optimizer": moments,
+            "optimizer": optimizer_bytes(self.recipe, total, self.device) // self.sharing.optimizer,
             "average (EMA)": STATE * total // self.sharing.optimizer if optim.ema_decay is not None else 0,
             **self._judges,
         }
@@ -51,14 +52,16 @@ class AutoencoderTraining:
         found = {}
         if (config := self.recipe.discriminator) is not None:
             weights = discriminator_pass(config, STATE, 1, SMALLEST, learns=True).weights
-            found["discriminator"] = STATE * weights + MOMENTS["AdamW"] * weights // self.sharing.optimizer
+            found["discriminator"] = STATE * weights + ADAMW_MOMENTS * weights // self.sharing.optimizer
         if self.recipe.vae_loss.perceptual_loss_weight:
             found["LPIPS"] = STATE * lpips_pass(STATE, 1, SMALLEST).weights
         return found
 
     @property
     def gradients(self) -> int:
-        """All gradients, as they are shared out."""
+        """All gradients, as they are shared out; none where each goes at once."""
+        if self.recipe.memory.release_gradients:
+            return 0
         return STATE * self.counted.total // self.sharing.sharding.gradients
 
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
@@ -72,8 +75,9 @@ class AutoencoderTraining:
         segments = [self._segment(name, part, precision) for name, part in parts.items()]
         loss = Segment("the loss", STATE * pixels, 0, False, 0, 0, 2 * STATE * pixels)
         accumulates = self.recipe.optim.accumulation_steps > 1
+        releases = self.recipe.memory.release_gradients
         segments += [loss, *self._judging(shape, batch, precision)]
-        peak = update_peak(segments, self.sharing.sharding, accumulates=accumulates, device=self.device)
+        peak = update_peak(segments, self.sharing.sharding, accumulates=accumulates, releases=releases)
         against, judging = self._learning(shape, batch, precision)
         peak = max(peak, against, key=lambda one: one.total)
         flops = sum(part.flops for part in parts.values()) // batch

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from opensora_cli.planning.precision import Precision
 from opensora_cli.planning.segments import Segment
+from opensora_models.layers.recompute import Keep
 from schemas.denoiser import MMDiTConfig
+from schemas.memory import MemoryConfig
 
 STATISTICS = 8
 """Mean and reciprocal deviation that a layer norm keeps for each token."""
@@ -83,6 +85,16 @@ class MMDiTCounter:
         query += c * (inner + mlp) + c * dim  # joined attention and MLP, gated output
         return tokens.batch * (rows * (every + key) + queries * (query + sliced))
 
+    def double_products(self, tokens: Tokens) -> int:
+        """Return the results of a double block's matrix products and attention, bytes."""
+        dim, inner, mlp, heads = self._widths
+        return tokens.batch * tokens.joined * (self.precision.matrix * (4 * inner + 2 * dim + mlp) + 4 * heads)
+
+    def single_products(self, tokens: Tokens) -> int:
+        """Return the results of a single block's matrix products and attention, bytes."""
+        dim, inner, mlp, heads = self._widths
+        return tokens.batch * tokens.joined * (self.precision.matrix * (4 * inner + dim + mlp) + 4 * heads)
+
     def final_layer(self, tokens: Tokens) -> int:
         """Return the bytes that autograd saves in the last layer and in the loss."""
         each = self._modulated(self.config.hidden_size) + self._normed_inputs(1) + 4 * self.config.in_channels
@@ -148,31 +160,50 @@ class MMDiTCounter:
         return 1 if batch > 1 else 0  # the part of one clip is contiguous as it is
 
 
+@dataclass(frozen=True)
+class Recomputed:
+    """Blocks that are recomputed, by number, and what is kept of them."""
+
+    double: range = range(0)
+    single: range = range(0)
+    keep: Keep = "nothing"
+
+    @classmethod
+    def of(cls, memory: MemoryConfig, config: MMDiTConfig) -> "Recomputed":
+        """Return what a recipe asks for."""
+        if not memory.grad_checkpoint:
+            return cls()
+        doubles, singles = memory.grad_ckpt_settings
+        every = memory.grad_ckpt_every
+        double = range(0, min(doubles, config.depth), every)
+        return cls(double, range(0, min(singles, config.depth_single_blocks), every), memory.grad_ckpt_keep)
+
+
 def mmdit_segments(
-    counter: MMDiTCounter, tokens: Tokens, counts: dict[str, BlockCounts], recomputed: tuple[int, int]
+    counter: MMDiTCounter, tokens: Tokens, counts: dict[str, BlockCounts], recomputed: Recomputed
 ) -> list[Segment]:
     """Return the segments of a training step, in order.
 
-    `counts` has the weights of "double", "single", "final" and "entry" on this process; `recomputed` is how many blocks
-    of each kind, from the first, are recomputed.
+    `counts` has the weights of "double", "single", "final" and "entry" on this process.
     """
     casts = counter.precision.casts
     stream, working = counter.block_input(tokens), counter.backward_working(tokens)
+    keeps = recomputed.keep == "products"
 
-    def segment(name: str, kind: str, saved: int, inputs: int, again: bool, extra: int) -> Segment:
-        here = counts[kind]
-        return Segment(name, saved, inputs, again, here.weights, casts * here.matrices, extra)
+    def segment(name: str, kind: str, saved: int, inputs: int, again: bool, extra: int, products: int = 0) -> Segment:
+        here, kept = counts[kind], min(products, saved - inputs) if keeps else 0
+        return Segment(name, saved, inputs, again, here.weights, casts * here.matrices, extra, kept)
 
     found = [segment("input layers", "entry", counter.entry(tokens), 0, False, stream)]
-    double = counter.double_block(tokens)
+    double, products = counter.double_block(tokens), counter.double_products(tokens)
     for index in range(counter.config.depth):
-        again = index < recomputed[0]
-        found.append(segment(f"double block {index}", "double", double, stream, again, working))
-    blocks = counter.config.depth_single_blocks
+        again = index in recomputed.double
+        found.append(segment(f"double block {index}", "double", double, stream, again, working, products))
+    blocks, products = counter.config.depth_single_blocks, counter.single_products(tokens)
     for index in range(blocks):
         saved = counter.single_block(tokens, last=index == blocks - 1)
-        again = index < recomputed[1]
-        found.append(segment(f"single block {index}", "single", saved, stream, again, working))
+        again = index in recomputed.single
+        found.append(segment(f"single block {index}", "single", saved, stream, again, working, products))
     found.append(segment("last layer", "final", counter.final_layer(tokens), 0, False, stream))
     return found
 

@@ -14,8 +14,9 @@ from opensora_cli.planning.precision import Device
 from opensora_cli.planning.sample import Sampling
 from opensora_cli.planning.shapes import ClipShape, compression, shapes_of
 from opensora_cli.planning.sharing import Sharing
-from opensora_cli.planning.text import text_encoders
+from opensora_cli.planning.text import TextEncoder, text_encoders
 from opensora_cli.planning.train import DenoiserTraining
+from opensora_cli.sampling.image_recipe import image_recipe
 from schemas.autoencoder import AutoEncoder2DConfig
 from schemas.readers import unread_settings
 from schemas.recipes import AnyRecipe, SampleRecipe, TrainRecipe, VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
@@ -139,19 +140,27 @@ def _estimator(recipe: AnyRecipe, target: Target, sharing: Sharing) -> tuple[Est
             parameters = {"denoiser": counts.counted, "autoencoder": autoencoder}
             parameters |= {f"text.{name}": Counted(one.weights, {}) for name, one in text.items()}
             if isinstance(recipe, TrainRecipe):
-                return DenoiserTraining(recipe, device, sharing, counts, autoencoder, text), parameters, notes
-            if recipe.t2i2v is not None:
-                notes.append("t2i2v: the image model works before the video model and is not counted")
-            return Sampling(recipe, device, sharing, counts, autoencoder, text), parameters, notes
+                training = DenoiserTraining(recipe, device, sharing, counts, autoencoder, text)
+                return training, parameters, [*notes, *training.host_notes()]
+            images = None if recipe.t2i2v is None else _images(recipe, device, sharing, text)
+            if images is not None:
+                parameters |= {"image model": images.counts.counted, "image autoencoder": images.autoencoder}
+            return Sampling(recipe, device, sharing, counts, autoencoder, text, images), parameters, notes
         case VaeTrainRecipe():
             counted = count_autoencoder(recipe.ae)
-            training = AutoencoderTraining(recipe, recipe.ae, device, sharing, counted)
-            return training, {"autoencoder": counted}, []
+            of_autoencoder = AutoencoderTraining(recipe, recipe.ae, device, sharing, counted)
+            return of_autoencoder, {"autoencoder": counted}, []
         case VaeSampleRecipe() | VaeStatsRecipe():
             counted = count_autoencoder(recipe.ae)
             return AutoencoderRun(recipe, recipe.ae, device, counted), {"autoencoder": counted}, []
         case _:
             assert_never(recipe)
+
+
+def _images(recipe: SampleRecipe, device: Device, sharing: Sharing, text: Mapping[str, TextEncoder]) -> Sampling:
+    stage = image_recipe(recipe)
+    counts = count_denoiser(stage.model, None, sharing.tensor)
+    return Sampling(stage, device, sharing, counts, count_autoencoder(stage.ae), text)
 
 
 def _clips(recipe: AnyRecipe, data: Path | None) -> tuple[Clips | None, list[str]]:

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
-from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_flops
+from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Tokens, mmdit_flops
 from opensora_cli.planning.modules import Counted, DenoiserCounts
 from opensora_cli.planning.precision import Device, Precision
-from opensora_cli.planning.shapes import ClipShape
+from opensora_cli.planning.shapes import ClipShape, shapes_of
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder
 from opensora_cli.planning.train import latent_extent
 from schemas.recipes import SampleRecipe
 
 BLOCKS_HERE = 2
-"""With offload = "block": the block at work and the one on its way."""
+"""With offload = "block": the block at work and the one on its way, each in memory for the largest."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Sampling:
     counts: DenoiserCounts
     autoencoder: Counted
     text: Mapping[str, TextEncoder]
+    images: "Sampling | None" = None
+    """The stage that makes the first frames; its models are gone before those of the clips come."""
 
     @property
     def states(self) -> Mapping[str, int]:
@@ -44,17 +46,26 @@ class Sampling:
         """Bytes of each model while it is at work."""
         matrix, model = self._precision.matrix, self.recipe.model
         numbers = {"double": model.depth, "single": model.depth_single_blocks}
-        each = 1 if self.recipe.sampling.fp8_weights else matrix
-        whole = self.counts.whole
-        sizes = {name: each * part.matrices + matrix * (part.weights - part.matrices) for name, part in whole.items()}
-        if self.recipe.sampling.offload == "block":
-            numbers = {name: min(BLOCKS_HERE, count) for name, count in numbers.items()}
+        sizes = {name: self._bytes(part, name in numbers) for name, part in self.counts.whole.items()}
         denoiser = sum(size * numbers.get(name, 1) for name, size in sizes.items())
-        return {
+        if self.recipe.sampling.offload == "block":
+            around = sum(size for name, size in sizes.items() if name not in numbers)
+            largest = max((sizes[name] for name, count in numbers.items() if count), default=0)
+            denoiser = around + min(BLOCKS_HERE, sum(numbers.values())) * largest
+        found = {
             "denoiser": denoiser // (self.sharing.sharding.weights * self.sharing.pipeline),
             "autoencoder": matrix * self.autoencoder.total,
             "text encoders": matrix * sum(one.weights for one in self.text.values()),
         }
+        if self.images is not None:
+            found |= {f"image {name}": self.images.models[name] for name in ("denoiser", "autoencoder")}
+        return found
+
+    def _bytes(self, part: BlockCounts, is_block: bool) -> int:
+        """Return the bytes of a part's weights; 8 bits are for the matrices of blocks."""
+        matrix = self._precision.matrix
+        each = 1 if is_block and self.recipe.sampling.fp8_weights else matrix
+        return each * part.matrices + matrix * (part.weights - part.matrices)
 
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
         """Return the cost of a batch of clips; a guided step evaluates all its branches."""
@@ -67,6 +78,11 @@ class Sampling:
         pixels = 3 * batch * shape.pixels * (matrix + 4)
         moments["decoding"] = max(together, models["autoencoder"]) + decoding.peak + pixels
         flops += decoding.flops // batch
+        if self.images is not None:
+            (picture,) = shapes_of(self.images.recipe)
+            first = self.images.estimate(picture, batch)
+            moments[f"the first frames: {first.moment}"] = first.peak
+            flops += first.flops
         moment = max(moments, key=lambda name: moments[name])
         return Estimate(
             tokens=self._image_tokens(shape) + self.recipe.text.t5.max_length,
@@ -82,10 +98,8 @@ class Sampling:
 
     @property
     def branches(self) -> int:
-        """Evaluations of a guided step: caption and negative, with a reference also the negative without it."""
-        if self.recipe.model.guidance_embed:
-            return 1
-        return 2 if self.recipe.sampling.cond_type == "t2v" else 3
+        """Evaluations of a guided step."""
+        return self.recipe.branches
 
     @property
     def _evaluations(self) -> int:
@@ -104,10 +118,14 @@ class Sampling:
     def _denoising(self, shape: ClipShape, batch: int) -> int:
         parts = self.sharing.sequence
         image, text = self._image_tokens(shape), self.recipe.text.t5.max_length
-        together = 1 if self.recipe.sampling.cfg_branches == "in_turn" else self.branches
+        together = 1 if self.recipe.sampling.cfg_branches == "in_turn" else -(-self.branches // self.sharing.branches)
         tokens = Tokens(batch * together, -(-image // parts), -(-text // parts))
         counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
-        latents = 8 * batch * self.branches * image * self.recipe.model.in_channels
+        matrix = self.recipe.model.hidden_size * int(self.recipe.model.hidden_size * (self.recipe.model.mlp_ratio + 3))
+        written_out = (
+            2 * self._precision.matrix * matrix // self.sharing.tensor if self.recipe.sampling.fp8_weights else 0
+        )
+        latents = written_out + 8 * batch * self.branches * image * self.recipe.model.in_channels
         return max(counter.double_working(tokens), counter.single_working(tokens)) + counter.entry(tokens) + latents
 
     def _text_working(self, batch: int) -> int:

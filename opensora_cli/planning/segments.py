@@ -6,9 +6,9 @@ or at the first segment when all gradients are there.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from opensora_cli.planning.precision import STATE, Device
+from opensora_cli.planning.precision import STATE
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class Segment:
     """Copies of matrices in the precision of the products."""
     working: int
     """What comes and goes while it is computed or differentiated."""
+    products: int = 0
+    """With recomputing: what stays on the device beside the inputs."""
 
     @property
     def kept(self) -> int:
         """Activations between its forward and its backward pass."""
-        return self.inputs if self.recomputed else self.saved
+        return self.inputs + self.products if self.recomputed else self.saved
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,32 @@ class Peak:
     moment: str
 
 
-def update_peak(segments: Sequence[Segment], sharding: Sharding, *, accumulates: bool, device: Device) -> Peak:
+def update_peak(
+    segments: Sequence[Segment], sharding: Sharding, *, accumulates: bool, releases: bool = False, step: int = 0
+) -> Peak:
     """Return the peak of forward and backward pass without what lies still.
 
-    `accumulates`: gradients of earlier micro-batches are there from the start. On CUDA the optimizer's update is fused; on
-    the CPU it makes a copy of the second moments on its way.
+    `accumulates`: gradients of earlier micro-batches are there from the start. `releases`: each goes as soon as it is
+    there, one segment's at most. `step`: what the optimizer's update takes itself, bytes.
     """
     everything = sum(_gradient(segment, sharding) for segment in segments)
+    if releases:
+        segments = [replace(one, working=one.working + step + _gradient(one, sharding), weights=0) for one in segments]
+        everything = 0
     moments = list(_moments(segments, sharding, everything if accumulates else 0, accumulates))
-    step = everything * (2 if device == "cpu" else 1)
-    return max(*moments, _peak(0, step, 0, "optimizer step"), key=lambda peak: peak.total)
+    return max(*moments, _peak(step, everything, 0, "optimizer step"), key=lambda peak: peak.total)
+
+
+def offloaded(segments: Sequence[Segment], room: int) -> list[Segment]:
+    """Move the inputs of recomputed blocks to host memory, from the first, as far as the buffer reaches."""
+    found = []
+    for segment in segments:
+        if segment.recomputed and segment.inputs <= room:
+            room -= segment.inputs
+            moving = segment.working + 2 * segment.inputs  # on its way out, or fetched before it is wanted
+            segment = replace(segment, inputs=0, working=moving)
+        found.append(segment)
+    return found
 
 
 def _moments(segments: Sequence[Segment], sharding: Sharding, gradients: int, accumulates: bool) -> Iterable[Peak]:

@@ -7,7 +7,7 @@ from opensora_cli.distributed.stage import sharing_stage
 from opensora_cli.planning.segments import Sharding
 from schemas.checks.parallel import world_size_problem
 from schemas.errors import UsageError
-from schemas.parallel import ParallelConfig
+from schemas.parallel import ParallelConfig, SamplingParallelConfig
 
 
 @dataclass(frozen=True)
@@ -22,23 +22,25 @@ class Sharing:
     overlap: bool
     bucket: int
     shard_size: int = 0
+    branches: int = 1
+    """Processes that share out the branches of guidance."""
 
     @classmethod
-    def of(cls, config: ParallelConfig, world_size: int, table: str = "parallel") -> "Sharing":
+    def of(cls, config: ParallelConfig, world_size: int) -> "Sharing":
         """Return the mesh of so many processes. Raises UsageError where the sizes do not divide them."""
-        if problem := world_size_problem(config, world_size, table):
+        if problem := world_size_problem(config, world_size):
             raise UsageError(f"--world-size {world_size}: {problem}")
-        ranks = config.tp_size * config.sp_size * config.pp_size
         bucket = config.reduce_bucket_size_in_m * 1_000_000 * 4 if world_size > 1 else 0
         return cls(
             config.tp_size,
             config.sp_size,
             config.pp_size,
-            world_size // ranks,
+            world_size // config.together,
             sharing_stage(config),
             config.overlap_allgather,
             bucket,
             config.shard_size,
+            config.cfg_size if isinstance(config, SamplingParallelConfig) else 1,
         )
 
     @property
@@ -72,6 +74,8 @@ class Sharing:
             yield f"tensor parallel {self.tensor}: features of attention and MLP divided by it, the residual stream whole"
         if self.sequence > 1:
             yield f"sequence parallel {self.sequence}: tokens divided by it; each of them encodes the whole clip"
+        if self.branches > 1:
+            yield f"guidance branches shared out over {self.branches}: each process holds the whole denoiser"
         if self.pipeline > 1:
             yield f"pipeline parallel {self.pipeline}: blocks divided by it, up to {self.pipeline} micro-batches in flight"
         shared = ["optimizer and average", "gradients", "weights"][: self.stage]

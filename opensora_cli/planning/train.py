@@ -1,6 +1,6 @@
 """Training a denoiser: frozen encoders beside it, states shared out as the recipe says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -8,17 +8,15 @@ from math import ceil
 from opensora_cli.planning.coded import Coding
 from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
-from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Tokens, mmdit_flops, mmdit_segments
+from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Recomputed, Tokens, mmdit_flops, mmdit_segments
 from opensora_cli.planning.modules import Counted, DenoiserCounts
+from opensora_cli.planning.optimizers import host_bytes, optimizer_bytes, step_bytes
 from opensora_cli.planning.precision import STATE, Device, Precision
-from opensora_cli.planning.segments import Peak, Segment, update_peak
+from opensora_cli.planning.segments import Peak, Segment, offloaded, update_peak
 from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder
 from schemas.recipes import SampleRecipe, TrainRecipe
-
-MOMENTS = {"AdamW": 2 * STATE, "AdamW8bit": 2}
-"""Bytes of both moments of a weight."""
 
 
 def latent_extent(recipe: TrainRecipe | SampleRecipe, shape: ClipShape) -> tuple[int, int, int]:
@@ -46,11 +44,10 @@ class DenoiserTraining:
         trained = max(self._weights(stage, self.counts.trained) for stage in self._stages)
         frozen = max(self._weights(stage, self.counts.whole) for stage in self._stages) if recipe.lora else 0
         matrix = self._precision.matrix
-        moments = 0 if recipe.memory.offload_optimizer else MOMENTS[optim.cls] * trained // sharing.optimizer
         shared = sharing.sharding.weights
         return {
             "weights": (STATE * trained + matrix * frozen) // shared,
-            "optimizer": moments,
+            "optimizer": optimizer_bytes(recipe, trained, self.device) // sharing.optimizer,
             "average (EMA)": STATE * trained // sharing.optimizer if optim.ema_decay is not None else 0,
             "autoencoder": matrix * self.autoencoder.total if recipe.dataset.encodes_clips else 0,
             "text encoders": matrix * sum(one.weights for one in self.text.values())
@@ -60,9 +57,20 @@ class DenoiserTraining:
 
     @property
     def gradients(self) -> int:
-        """All gradients of the trained weights, as they are shared out."""
+        """All gradients of the trained weights, as they are shared out; none where each goes at once."""
+        if self.recipe.memory.release_gradients:
+            return 0
         trained = max(self._weights(stage, self.counts.trained) for stage in self._stages)
         return STATE * trained // self.sharing.sharding.gradients
+
+    def host_notes(self) -> Iterator[str]:
+        """Say what waits in host memory instead."""
+        memory = self.recipe.memory
+        if host := host_bytes(self.recipe, max(self._weights(stage, self.counts.trained) for stage in self._stages)):
+            yield f"in pinned host memory: the optimizer, {host / 2**30:.1f} GiB for each process"
+        if memory.grad_checkpoint and memory.grad_ckpt_buffer_size:
+            size = memory.grad_ckpt_buffer_size / 2**30
+            yield f"in pinned host memory: inputs of recomputed blocks, up to {size:.1f} GiB for each process"
 
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
         """Return the cost of a batch of clips of a shape."""
@@ -71,7 +79,7 @@ class DenoiserTraining:
         peak = max(peaks, key=lambda one: one.total)
         model = self._flops(shape)
         frozen = self._frozen_flops(shape)
-        segments, plain = self._segments(tokens, self._recomputed), self._segments(tokens, (0, 0))
+        segments, plain = self._segments(tokens, self._recomputed), self._segments(tokens, Recomputed())
         return Estimate(
             tokens=self._image_tokens(shape) + self.recipe.text.t5.max_length,
             forward_flops=model[0],
@@ -89,12 +97,14 @@ class DenoiserTraining:
         return Precision.of(self.recipe.dtype, self.device)
 
     @property
-    def _recomputed(self) -> tuple[int, int]:
-        memory, model = self.recipe.memory, self.recipe.model
-        if not memory.grad_checkpoint:
-            return 0, 0
-        doubles, singles = memory.grad_ckpt_settings
-        return min(doubles, model.depth), min(singles, model.depth_single_blocks)
+    def _recomputed(self) -> Recomputed:
+        return Recomputed.of(self.recipe.memory, self.recipe.model)
+
+    @property
+    def _widest(self) -> int:
+        """Rows of the largest matrix: queries, keys, values and the MLP of a single block, as far as they are one."""
+        model = self.recipe.model
+        return int(model.hidden_size * ((3 if model.fused_qkv else 1) + model.mlp_ratio))
 
     def _image_tokens(self, shape: ClipShape) -> int:
         frames, height, width = latent_extent(self.recipe, shape)
@@ -104,10 +114,10 @@ class DenoiserTraining:
         parts = self.sharing.sequence
         return Tokens(batch, ceil(self._image_tokens(shape) / parts), ceil(self.recipe.text.t5.max_length / parts))
 
-    def _segments(self, tokens: Tokens, recomputed: tuple[int, int]) -> list[Segment]:
+    def _segments(self, tokens: Tokens, recomputed: Recomputed) -> list[Segment]:
         counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
         segments = mmdit_segments(counter, tokens, self.counts.trained, recomputed)
-        return _offloaded(segments, self.recipe.memory.grad_ckpt_buffer_size)
+        return offloaded(segments, self.recipe.memory.grad_ckpt_buffer_size)
 
     @cached_property
     def _stages(self) -> list[list[str]]:
@@ -124,7 +134,7 @@ class DenoiserTraining:
     def _weights(self, stage: Sequence[str], counts: Mapping[str, BlockCounts]) -> int:
         return sum(counts[kind].weights for kind in stage)
 
-    def _update(self, tokens: Tokens, recomputed: tuple[int, int]) -> Peak:
+    def _update(self, tokens: Tokens, recomputed: Recomputed) -> Peak:
         """Return the peak of the worst pipeline stage; earlier stages keep more micro-batches in flight."""
         segments = self._segments(tokens, recomputed)
         accumulation, stages = self.recipe.optim.accumulation_steps, self.sharing.pipeline
@@ -132,7 +142,13 @@ class DenoiserTraining:
         for index, stage in enumerate(self._stages):
             part = segments[start : start + len(stage)]
             start += len(stage)
-            peak = update_peak(part, self.sharing.sharding, accumulates=accumulation > 1, device=self.device)
+            peak = update_peak(
+                part,
+                self.sharing.sharding,
+                accumulates=accumulation > 1,
+                releases=self.recipe.memory.release_gradients,
+                step=step_bytes(self.recipe.optim, self.recipe.model.hidden_size * self._widest),
+            )
             waiting = (min(stages - index, accumulation) - 1) * sum(segment.kept for segment in part)
             peaks.append(replace(peak, total=peak.total + waiting))
         return max(peaks, key=lambda peak: peak.total)
@@ -168,21 +184,13 @@ class DenoiserTraining:
         """Return forward, forward and backward, and recomputation, of one clip."""
         model, image, text = self.recipe.model, self._image_tokens(shape), self.recipe.text.t5.max_length
         whole = mmdit_flops(model, image, text, model.depth, model.depth_single_blocks, ends=True)
-        again = mmdit_flops(model, image, text, *self._recomputed, ends=False)
-        return whole.products + whole.attention, whole.training(), again.products + again.attention
+        again = self._recomputed
+        if again.keep == "products":
+            return whole.products + whole.attention, whole.training(), 0
+        twice = mmdit_flops(model, image, text, len(again.double), len(again.single), ends=False)
+        return whole.products + whole.attention, whole.training(), twice.products + twice.attention
 
     def _frozen_flops(self, shape: ClipShape) -> int:
         video = self._encoding(shape, 1)
         captions = sum(one.flops for one in self.text.values()) if self.recipe.dataset.encodes_text else 0
         return captions + (video.flops if video else 0)
-
-
-def _offloaded(segments: list[Segment], room: int) -> list[Segment]:
-    """Move the inputs of recomputed blocks to host memory, from the first, as far as the buffer reaches."""
-    found = []
-    for segment in segments:
-        if segment.recomputed and segment.inputs <= room:
-            room -= segment.inputs
-            segment = replace(segment, inputs=0)
-        found.append(segment)
-    return found

@@ -1,16 +1,18 @@
 """Samples that are made together, and what comes of each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from opensora_cli.distributed.team import Team
 from opensora_cli.progress import JobProgress
-from opensora_cli.sampling.generate import Clips, Generator, encode_references, generate
+from opensora_cli.sampling.generate import ALONE, Clips, Generator, encode_references, generate
 from opensora_cli.sampling.prompts import PromptTable, WrittenPrompt
-from opensora_cli.sampling.references import read_references
+from opensora_cli.sampling.references import first_frame, read_references
 from opensora_cli.sampling.request import Sample
 from opensora_cli.sampling.saving import suffix_of, write_sample
 from opensora_cli.sampling.stages import Stages, peak_bytes
@@ -30,6 +32,8 @@ class Made:
     """By stage: text and load of the whole job so far, the others of the batch."""
     peak_bytes: int
     """The most memory in use since the process began: of the GPU, else of the process."""
+    image: "Made | None" = None
+    """The first frame, where an image model made it: a video of one frame."""
 
     def save(self, path: str | Path) -> Path:
         """Write the clip or image, and return its path: the suffix is that of the recipe's output_format if there is none.
@@ -69,25 +73,33 @@ def make_batch(
     size: tuple[int, int],
     job: Stages,
     progress: JobProgress,
+    team: Team = ALONE,
+    images: Mapping[Sample, Made] = MappingProxyType({}),
 ) -> Iterator[Made | Failed]:
     """Yield what comes of each sample of a batch; one with a bad reference does not hold up the others.
 
-    `job` has the seconds of what was done once for all batches.
+    `job` has the seconds of what was done once for all batches. Every process of a team has to be at the same batch, and
+    yields its own share; the leader also yields the samples that the team could not begin with. `images` are the first
+    frames of samples that need one.
     """
-    device = next(models.denoiser.parameters()).device
+    device = models.device
     stages, whole = Stages(device), batch[0].config.num_steps
     steps = _Steps(progress, batch)
     with stages.stage("references"):
-        latents = {sample: _references(models, sample, size) for sample in batch}
-    yield from (latent for latent in latents.values() if isinstance(latent, Failed))
+        latents = {sample: _references(models, sample, size, images.get(sample)) for sample in batch}
+    yield from _not_begun(latents, team)
     good = [
         (sample, prompt)
         for sample, prompt in zip(batch, prompts, strict=True)
         if not isinstance(latents[sample], Failed)
     ]
     try:
-        clips = _generate(models, texts, good, latents, size, steps, stages) if good else None
+        clips = _generate(models, texts, good, latents, size, steps, stages, team) if good else None
     except torch.OutOfMemoryError as error:
+        if team.size > 1:  # the others are in the middle of the step, and cannot leave it alone
+            raise OsoraError(
+                f"not enough memory on {device}: {_first_line(error)}. Share out more, or make smaller clips."
+            ) from error
         reason = f"not enough memory on {device} for {len(good)} samples of {size[0]} x {size[1]}: {_first_line(error)}"
         advice = (
             "Use a smaller sampling.batch_size, sampling.cfg_branches = in_turn, fewer frames or a lower resolution."
@@ -97,8 +109,24 @@ def make_batch(
     progress.advance(steps.facts, whole - steps.done)
     if clips is not None:
         seconds = {**job.rounded(), **stages.rounded()}
-        for (sample, prompt), video_CTHW in zip(good, clips.video.cpu(), strict=True):
-            yield Made(sample, video_CTHW, prompt, clips.evaluations, len(good), seconds, peak_bytes(device))
+        own = (good[item] for item in clips.own)
+        for (sample, prompt), video_CTHW in zip(own, clips.video.cpu(), strict=True):
+            took = clips.evaluations, len(good), seconds, peak_bytes(device)
+            yield Made(sample, video_CTHW, prompt, *took, images.get(sample))
+
+
+Latents = dict[Sample, list[Tensor] | Failed | None]
+
+
+def _not_begun(latents: Latents, team: Team) -> Iterator[Failed]:
+    """Let the team give up every sample whose references one of them could not read; the leader yields those."""
+    good = team.agree([not isinstance(latent, Failed) for latent in latents.values()])
+    for sample, fine in zip(list(latents), good, strict=True):
+        latent = latents[sample]
+        if not fine and not isinstance(latent, Failed):
+            latents[sample] = latent = Failed(sample, OsoraError("another process could not read its references"))
+        if isinstance(latent, Failed) and team.is_leader:
+            yield latent
 
 
 class _Steps:
@@ -114,27 +142,33 @@ class _Steps:
         self._progress.advance(self.facts)
 
 
-def _references(models: Generator, sample: Sample, size: tuple[int, int]) -> list[Tensor] | Failed | None:
+def _references(
+    models: Generator, sample: Sample, size: tuple[int, int], image: Made | None
+) -> list[Tensor] | Failed | None:
+    autoencoder = models.autoencoder
+    if image is not None:
+        return encode_references(autoencoder, [first_frame(image.video, size)])
     if not sample.references:
         return None
-    autoencoder = models.autoencoder
     try:
         clips = read_references(sample.references, sample.config.cond_type, causal=autoencoder.causal, size=size)
     except OsoraError as error:
         return Failed(sample, error)
-    return encode_references(autoencoder, clips)
+    with models.at_work("autoencoder"):
+        return encode_references(autoencoder, clips)
 
 
 def _generate(
     models: Generator,
     texts: PromptTable,
     good: Sequence[tuple[Sample, WrittenPrompt]],
-    latents: dict[Sample, list[Tensor] | Failed | None],
+    latents: Latents,
     size: tuple[int, int],
     steps: _Steps,
     stages: Stages,
+    team: Team,
 ) -> Clips:
-    device = next(models.denoiser.parameters()).device
+    device = models.device
     references = [latents[sample] for sample, _ in good]
     return generate(
         models,
@@ -146,6 +180,7 @@ def _generate(
         [one for one in references if not isinstance(one, Failed)],
         steps,
         stages,
+        team,
     )
 
 

@@ -1,6 +1,6 @@
 """A job on one page: a row of frames for each sample, its caption below."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import av
@@ -18,7 +18,12 @@ BACKGROUND, INK = (24, 24, 24), (230, 230, 230)
 
 def write_contact_sheet(path: Path, samples: Sequence[tuple[Path, str]]) -> Path:
     """Write a PNG with up to six frames, evenly spaced, of each sample. `samples` are (file, caption)."""
-    rows = [(_tiles(_read(file)), caption) for file, caption in samples]
+    return write_image(path, draw_contact_sheet((_read(file), caption) for file, caption in samples))
+
+
+def draw_contact_sheet(samples: Iterable[tuple[Sequence[Frames], str]]) -> Frames:
+    """Return a picture (H, W, 3) with up to six frames, evenly spaced, of each sample. `samples` are (frames, caption)."""
+    rows = [(_tiles(frames), caption) for frames, caption in samples]
     width = max(sum(tile.width + GAP for tile in tiles) for tiles, _ in rows) + GAP
     height = sum(max(tile.height for tile in tiles) + CAPTION_HEIGHT + 2 * GAP for tiles, _ in rows) + GAP
     sheet = Image.new("RGB", (width, height), BACKGROUND)
@@ -33,7 +38,7 @@ def write_contact_sheet(path: Path, samples: Sequence[tuple[Path, str]]) -> Path
         y += max(tile.height for tile in tiles) + GAP
         draw.text((GAP, y), _fit(caption, font, width - 2 * GAP), fill=INK, font=font)
         y += CAPTION_HEIGHT + GAP
-    return write_image(path, np.asarray(sheet))
+    return np.asarray(sheet)
 
 
 def _read(file: Path) -> list[Frames]:
@@ -44,7 +49,7 @@ def _read(file: Path) -> list[Frames]:
         return [frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False) for frame in container.decode(video=0)]
 
 
-def _tiles(frames: list[Frames]) -> list[Image.Image]:
+def _tiles(frames: Sequence[Frames]) -> list[Image.Image]:
     count = min(COLUMNS, len(frames))
     picked = [frames[round(i)] for i in np.linspace(0, len(frames) - 1, count)]
     images = [Image.fromarray(frame) for frame in picked]

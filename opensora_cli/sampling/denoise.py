@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from opensora_cli.distributed.team import ALL_BRANCHES, SharedBranches
 from opensora_models.diffusion.guidance import Branch, GuidanceScales, branch_weights, combine, step_scales
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
 from opensora_models.diffusion.solver import OnStep, SolverName, solve
@@ -47,12 +48,13 @@ def denoise(
     solver: SolverName = "euler",
     in_turn: bool = False,
     on_step: OnStep | None = None,
+    shared: SharedBranches = ALL_BRANCHES,
 ) -> Denoised:
     """Denoise with guidance by text and image; `times` are the num_steps + 1 times from 1 to 0.
 
     `condition_BCTHW` is (B, 1 + C, T, H, W), all zero for text to video, None for a model that takes no condition.
-    A step evaluates only the branches that count in it: in one forward, or with `in_turn` in one each. The latent is
-    kept in float32 between steps whatever the precision of the model.
+    A step evaluates only the branches that count in it: in one forward, or with `in_turn` in one each; of `shared` ones
+    each process evaluates its own. The latent is kept in float32 between steps whatever the precision of the model.
     """
     frames, starts = noise_BCTHW.shape[2], times.tolist()
     branches = _branch_inputs(caption, negative, condition_BCTHW, patch_size)
@@ -61,12 +63,14 @@ def denoise(
     def velocity(evaluate: _Evaluation, img_BND: Tensor, time: float, step: int) -> Tensor:
         text_scale, image_scales_T = step_scales(scales, step, len(starts) - 1, frames, starts[step])
         weights = branch_weights(text_scale, image_scales_T, has_condition=has_condition)
-        groups = [[branch] for branch in weights] if in_turn else [list(weights)]
+        own = shared.own(list(weights))
+        groups = [[branch] for branch in own] if in_turn or not own else [own]
         velocities: dict[Branch, Tensor] = {}
         for group in groups:
             together_BND = evaluate(img_BND, time, [branches[branch] for branch in group])
             velocities |= zip(group, together_BND.chunk(len(group)), strict=True)
-        return combine(velocities, weights)
+        evaluate.branches += len(weights) - len(own)
+        return combine(shared.join(velocities, list(weights), img_BND), weights)
 
     return _integrate(model, noise_BCTHW, starts, patch_size, solver, velocity, on_step)
 

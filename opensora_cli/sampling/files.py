@@ -1,5 +1,6 @@
 """A sampling job with files: what exists is kept or refused, each sample is written when it is made, failures come last."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from rich.console import Console
 
+from opensora_cli.distributed.process import Process
 from opensora_cli.files import write_text
 from opensora_cli.sampling.batches import Failed, Made
 from opensora_cli.sampling.contact_sheet import write_contact_sheet
@@ -21,7 +23,7 @@ from opensora_cli.sampling.outputs import (
     versions,
 )
 from opensora_cli.sampling.request import Request, Sample
-from opensora_cli.sampling.saving import write_record
+from opensora_cli.sampling.saving import write_record, write_sample
 from schemas.errors import OsoraError
 from schemas.recipes import SampleRecipe
 from schemas.resolve import Resolved
@@ -35,6 +37,7 @@ class Maker(Protocol):
     resolved: Resolved
     recipe: SampleRecipe
     device: torch.device
+    process: Process
     weights: dict[str, str | None]
     console: Console
 
@@ -51,7 +54,7 @@ def run_job(maker: Maker, request: Request, *, overwrite: bool, resume: bool) ->
     """See `Pipeline.run`."""
     folder = Path(maker.recipe.sampling.save_dir)
     outputs = plan_outputs(maker.plan(request), folder)
-    todo = outputs_to_make(outputs, maker.recipe, maker.weights, overwrite=overwrite, resume=resume)
+    todo = _todo(maker, outputs, overwrite=overwrite, resume=resume)
     coming = maker.make([output.sample for output in todo])
     if skipped := len(outputs) - len(todo):
         _say(maker.console, f"{skipped} of {len(outputs)} samples are finished already")
@@ -60,10 +63,31 @@ def run_job(maker: Maker, request: Request, *, overwrite: bool, resume: bool) ->
     failures: list[Failed] = []
     if todo:
         _make_folder(folder)
-        write_text(folder / "recipe.lock.toml", maker.resolved.lock())
-        failures = _write_all(maker, todo, coming)
-    _report(maker.console, outputs, failures)
+        if maker.process.is_main:
+            write_text(folder / "recipe.lock.toml", maker.resolved.lock())
+        failures = _all_failures(maker, todo, _write_all(maker, todo, coming))
+    if maker.process.is_main:
+        _report(maker.console, outputs, failures)
     return [output.media for output in outputs]
+
+
+def _todo(maker: Maker, outputs: list[Output], *, overwrite: bool, resume: bool) -> list[Output]:
+    """Let one process look at what exists, before another has begun to write."""
+    if not maker.process.is_main:
+        numbers = json.loads(maker.process.from_main(None) or "[]")
+        return [outputs[number] for number in numbers]
+    todo = outputs_to_make(outputs, maker.recipe, maker.weights, overwrite=overwrite, resume=resume)
+    wanted = {output.media for output in todo}
+    maker.process.from_main(json.dumps([at for at, output in enumerate(outputs) if output.media in wanted]))
+    return todo
+
+
+def _all_failures(maker: Maker, todo: Sequence[Output], own: Sequence[Failed]) -> list[Failed]:
+    """Return what failed in any process, in the order of the samples, when all have finished."""
+    samples = [output.sample for output in todo]
+    said = maker.process.gather(json.dumps([(samples.index(one.sample), str(one.error)) for one in own]))
+    found = sorted((at, reason) for text in said for at, reason in json.loads(text))
+    return [Failed(samples[at], OsoraError(reason)) for at, reason in found]
 
 
 def _write_all(maker: Maker, todo: Sequence[Output], coming: Iterator[Made | Failed]) -> list[Failed]:
@@ -86,6 +110,9 @@ def _write_all(maker: Maker, todo: Sequence[Output], coming: Iterator[Made | Fai
 def _write(output: Output, made: Made, facts: dict[str, Any]) -> None:
     started = time.perf_counter()
     output.record.unlink(missing_ok=True)  # until the new clip has its own record, it has none
+    if made.image is not None and output.image is not None:
+        write_sample(output.image, made.image.video, made.sample.config.fps_save)
+        facts = {**facts, "image": _image_facts(made.image, output.image)}
     made.save(output.media)
     frames, height, width = made.video.shape[1:]
     config = made.sample.config
@@ -108,6 +135,25 @@ def _write(output: Output, made: Made, facts: dict[str, Any]) -> None:
         "peak_bytes": made.peak_bytes,
     }
     write_record(output.record, record)
+
+
+def _image_facts(image: Made, path: Path) -> dict[str, Any]:
+    """Return what a clip's record says of its first frame."""
+    _, height, width = image.video.shape[1:]
+    config = image.sample.config
+    return {
+        "file": path.name,
+        "seed": image.sample.seed,
+        "encoded_prompt": image.prompt.encoded,
+        "resolution": config.resolution,
+        "aspect_ratio": config.aspect_ratio,
+        "height": height,
+        "width": width,
+        "guidance": config.guidance,
+        "num_steps": config.num_steps,
+        "evaluations": image.evaluations,
+        "seconds": image.seconds,
+    }
 
 
 def _report(console: Console, outputs: Sequence[Output], failures: Sequence[Failed]) -> None:

@@ -3,22 +3,29 @@
 Legend: B samples, C channels, T frames (of the latent, or of the video), H W pixels.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from opensora_cli.distributed.team import Team
 from opensora_cli.sampling.denoise import Denoised, EncodedText, denoise, denoise_distilled
+from opensora_cli.sampling.offload import Waiting
 from opensora_cli.sampling.stages import Stages
 from opensora_models.diffusion.condition import References, inference_condition, place_references, trim_repeats
 from opensora_models.diffusion.guidance import GuidanceScales
 from opensora_models.diffusion.noise import latent_noise
 from opensora_models.diffusion.schedule import get_schedule
 from opensora_models.diffusion.solver import OnStep
+from opensora_models.mmdit.attention import preferred_kernels
 from schemas.denoiser import DenoiserConfig
 from schemas.sampling import SamplingConfig
+
+ModelName = Literal["denoiser", "autoencoder"]
+ALONE = Team()
 
 
 class Autoencoder(Protocol):
@@ -51,18 +58,36 @@ class Autoencoder(Protocol):
 
 @dataclass(frozen=True)
 class Generator:
-    """The two models of a sampling job, and what the denoiser's recipe says of it."""
+    """The two models of a sampling job, and what the denoiser's recipe says of it.
+
+    `waiting` are those that are in host memory while they are not `at_work`, which is on the device `works_on`.
+    """
 
     denoiser: nn.Module
     autoencoder: Autoencoder
     config: DenoiserConfig
+    waiting: Mapping[ModelName, Waiting] = field(default_factory=dict)
+    works_on: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are while they are at work."""
+        return self.works_on or next(self.denoiser.parameters()).device
+
+    def at_work(self, name: ModelName) -> AbstractContextManager[None]:
+        """Return a context inside which a model can be used."""
+        return self.waiting[name].at_work() if name in self.waiting else nullcontext()
 
 
 @dataclass(frozen=True)
 class Clips:
-    """The `video` (B, 3, T, H, W) float32, about [-1, 1] and not clamped, and the model evaluations for each sample."""
+    """The `video` (B, 3, T, H, W) float32, about [-1, 1] and not clamped, and the model evaluations for each sample.
+
+    Of a batch that a team of processes makes, each has its `own` clips, which may be none.
+    """
 
     video: Tensor
+    own: Sequence[int]
     evaluations: int
 
 
@@ -77,29 +102,38 @@ def generate(
     references: References,
     on_step: OnStep | None = None,
     stages: Stages | None = None,
+    team: Team = ALONE,
 ) -> Clips:
     """Make one clip per seed. `size` is (height, width) in pixels; `references` are latents, see `encode_references`.
+
+    Every process of a `team` has to ask for the same batch; they denoise it together and share out the decoding.
 
     A sample depends on its seed, prompt and references alone, not on the batch it is made in: to the bit on a CPU, and
     up to the rounding of matrix products on a GPU. `stages` gets the seconds of denoising and decoding.
     """
     stages = stages or Stages(torch.device("cpu"))
     noise_BCTHW = draw_noise(models, config, size, seeds)
-    with stages.stage("denoise"):
-        denoised = _denoise(models, config, noise_BCTHW, caption, negative, references, on_step)
-    with stages.stage("decode"):
-        video_BCTHW = _decode(models.autoencoder, config, denoised.latent, references)
-    return Clips(video_BCTHW, denoised.evaluations)
+    kernels = preferred_kernels(config.attention, models.device)
+    with stages.stage("denoise"), models.at_work("denoiser"), kernels:
+        denoised = _denoise(models, config, noise_BCTHW, caption, negative, references, on_step, team)
+    own = team.own(range(len(seeds)))
+    with stages.stage("decode"), models.at_work("autoencoder"):
+        video_BCTHW = _decode(models.autoencoder, config, denoised.latent, references, own)
+    return Clips(video_BCTHW, own, denoised.evaluations)
 
 
-def _decode(ae: Autoencoder, config: SamplingConfig, latent_BCTHW: Tensor, references: References) -> Tensor:
+def _decode(
+    ae: Autoencoder, config: SamplingConfig, latent_BCTHW: Tensor, references: References, own: Sequence[int]
+) -> Tensor:
+    if not own:
+        return latent_BCTHW.new_zeros(0, 3, 0, 0, 0)
     time_stride = ae.strides[0]
     if config.cond_type.startswith("i2v"):  # what the user gave, not what the model made of it
         latent_BCTHW = place_references(
             latent_BCTHW, config.cond_type, references, time_stride=time_stride, causal=ae.causal
         )
     dtype = next(ae.parameters()).dtype
-    video_BCTHW = torch.cat([ae.decode(z_CTHW[None].to(dtype)).float() for z_CTHW in latent_BCTHW])
+    video_BCTHW = torch.cat([ae.decode(latent_BCTHW[item : item + 1].to(dtype)).float() for item in own])
     video_BCTHW = video_BCTHW[:, :, : config.num_frames]
     return trim_repeats(video_BCTHW, config.cond_type, time_stride=time_stride, causal=ae.causal)
 
@@ -120,7 +154,7 @@ def draw_noise(models: Generator, config: SamplingConfig, size: tuple[int, int],
         )
         for seed in seeds
     ]
-    return torch.cat(draws).to(next(models.denoiser.parameters()).device)
+    return torch.cat(draws).to(models.device)
 
 
 @torch.no_grad()
@@ -138,6 +172,7 @@ def _denoise(
     negative: EncodedText,
     references: References,
     on_step: OnStep | None,
+    team: Team,
 ) -> Denoised:
     ae, patch = models.autoencoder, models.config.patch_size
     frames, height, width = noise_BCTHW.shape[2:]
@@ -173,6 +208,7 @@ def _denoise(
         solver=config.solver,
         in_turn=config.cfg_branches == "in_turn",
         on_step=on_step,
+        shared=team.branches,
     )
 
 

@@ -1,19 +1,31 @@
 """From a recipe to the models of a sampling job."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from opensora_cli.distributed.team import Team
 from opensora_cli.frozen import frozen_autoencoder
-from opensora_cli.sampling.generate import Generator
+from opensora_cli.sampling.generate import ALONE, Generator, ModelName
+from opensora_cli.sampling.offload import BlockSwap, Waiting, WholeModel
 from opensora_cli.training.draws import seeded_init
+from opensora_models.adapter import add_to_weights, read_adapter
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.compiled import compile_blocks
-from opensora_models.weights import load_weights
+from opensora_models.layers.float8_linear import use_float8
+from opensora_models.mmdit.adapter_layout import adapter_as
+from opensora_models.mmdit.attention import pick_attention
+from opensora_models.mmdit.model import MMDiT
+from opensora_models.mmdit.parallel import units, use_attention
+from opensora_models.weight_stream import fill, stream_weights
+from opensora_models.weights import read_weights
 from schemas.autoencoder import AutoencoderConfig
 from schemas.recipes import SampleRecipe
+
+HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -32,29 +44,76 @@ def autoencoder_facts(config: AutoencoderConfig) -> AutoencoderFacts:
 
 
 def load_models(
-    recipe: SampleRecipe, weights: Mapping[str, str | None], dtype: torch.dtype, device: torch.device
+    recipe: SampleRecipe,
+    weights: Mapping[str, str | None],
+    dtype: torch.dtype,
+    device: torch.device,
+    team: Team = ALONE,
+    adapters: Mapping[Path, float] | None = None,
 ) -> Generator:
-    """Build the autoencoder and the denoiser, load their weights and cast them.
+    """Build the autoencoder and the denoiser, load their weights, and put them where `sampling.offload` says.
 
     `weights` are the files of "model" and "ae"; a model without a file keeps random weights, drawn from the sampling seed.
-    Raises OsoraError where weights do not fit.
+    `adapters` are added to the denoiser's, each as many times as its weight says. The denoiser is shared out over the
+    `team`, as the recipe says. Raises OsoraError where weights do not fit, or a package is missing.
     """
-    autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=recipe.sampling.seed, dtype=dtype, device=device)
-    denoiser = _load_denoiser(recipe, weights["model"], dtype, device).to(dtype).eval().requires_grad_(False)
-    if recipe.sampling.compile:
+    config = recipe.sampling
+    attention = pick_attention(config.attention)  # before minutes of loading
+    home = device if config.offload == "none" else HOST
+    autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=config.seed, dtype=dtype, device=home)
+    denoiser = _load_denoiser(recipe, weights["model"], adapters or {}, dtype, home, device)
+    denoiser.eval().requires_grad_(False)
+    use_attention(denoiser, attention)
+    team.spread(denoiser)
+    waiting = _put_away(denoiser, autoencoder, config.offload, device)
+    if config.compile:
         compile_blocks(denoiser, any_size=False)
-    return Generator(denoiser, autoencoder, recipe.model)
+    return Generator(denoiser, autoencoder, recipe.model, waiting, device)
 
 
-def _load_denoiser(recipe: SampleRecipe, path: str | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    denoiser: nn.Module
+def _put_away(denoiser: MMDiT, autoencoder: nn.Module, offload: str, device: torch.device) -> dict[ModelName, Waiting]:
+    """Take the models that are not always on the device into host memory."""
+    if offload == "none":
+        return {}
+    by_block = offload == "block" and units(denoiser)
+    return {
+        "autoencoder": WholeModel(autoencoder, device),
+        "denoiser": BlockSwap(denoiser, units(denoiser), device) if by_block else WholeModel(denoiser, device),
+    }
+
+
+def _load_denoiser(
+    recipe: SampleRecipe,
+    path: str | None,
+    adapters: Mapping[Path, float],
+    dtype: torch.dtype,
+    home: torch.device,
+    device: torch.device,
+) -> MMDiT:
+    """Return the denoiser in the memory of `home`, the matrices of its blocks in 8 bits if the recipe says so."""
     if path is None:
-        with seeded_init(recipe.sampling.seed), torch.device(device):
+        with seeded_init(recipe.sampling.seed), home:
             denoiser = build_denoiser(recipe.model)
-        return denoiser
+        return _prepared(denoiser, recipe, dtype)
     # Every tensor is about to be loaded, so none is initialised, and none exists in a precision that is not wanted.
     with torch.device("meta"):
-        denoiser = build_denoiser(recipe.model).to(dtype)
-    denoiser = denoiser.to_empty(device=device)
-    load_weights(denoiser, path)
+        denoiser = _prepared(build_denoiser(recipe.model), recipe, dtype)
+    denoiser.to_empty(device=home)
+    fill(denoiser, _adapted(path, adapters, recipe) if adapters else stream_weights(path), path, device)
+    return denoiser
+
+
+def _adapted(path: str, adapters: Mapping[Path, float], recipe: SampleRecipe) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights at `path` with every adapter added; for that they are all there at once."""
+    state = read_weights(path)
+    for adapter, weight in adapters.items():
+        add_to_weights(state, adapter_as(read_adapter(adapter), recipe.model), weight)
+    yield from state.items()
+
+
+def _prepared(denoiser: MMDiT, recipe: SampleRecipe, dtype: torch.dtype) -> MMDiT:
+    denoiser.to(dtype)
+    if recipe.sampling.fp8_weights:
+        for block in units(denoiser):
+            use_float8(block)
     return denoiser

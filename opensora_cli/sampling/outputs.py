@@ -18,7 +18,7 @@ PACKAGES = ("osora", "torch", "transformers", "av")
 SEED_FREE = {"seed", "num_samples", "batch_size", "cfg_branches", "save_dir", "names", "language_model"}
 """Sampling keys that do not change a sample: its own seed is recorded by itself, and so is what a language model wrote."""
 SHEET, LOCK = "contact-sheet", "recipe.lock"
-LONGEST_NAME = 240  # bytes; file systems take 255, with the suffix and the mark of an unfinished file
+LONGEST_NAME = 230  # bytes; file systems take 255, with the suffix and the mark of an unfinished file
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,13 @@ class Output:
     sample: Sample
     media: Path
     record: Path
+    image: Path | None = None
+    """The first frame that an image model made."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that is written for the sample."""
+        return (self.media, self.record) if self.image is None else (self.media, self.image, self.record)
 
 
 def plan_outputs(samples: Sequence[Sample], save_dir: Path) -> list[Output]:
@@ -46,7 +53,12 @@ def plan_outputs(samples: Sequence[Sample], save_dir: Path) -> list[Output]:
     if times > 1:
         raise OsoraError(f"{times} files would be called {shared!r}. Give each row its own name, or use --names index.")
     return [
-        Output(sample, save_dir / f"{stem}{suffix_of(sample.config)}", save_dir / f"{stem}.json")
+        Output(
+            sample,
+            save_dir / f"{stem}{suffix_of(sample.config)}",
+            save_dir / f"{stem}.json",
+            save_dir / f"{stem}-image.png" if sample.needs_image else None,
+        )
         for stem, sample in zip(stems, samples, strict=True)
     ]
 
@@ -80,7 +92,7 @@ def outputs_to_make(
         return list(outputs)
     if resume:
         return [output for output in outputs if not _finished(output, recipe, weights)]
-    if taken := [path for output in outputs for path in (output.media, output.record) if path.exists()]:
+    if taken := [path for output in outputs for path in output.files if path.exists()]:
         raise OsoraError(
             f"{taken[0]} exists already ({len(taken)} such files). Use --resume to make only what is missing, "
             "--overwrite to make everything again, or another --save-dir."
@@ -99,6 +111,7 @@ def identity(sample: Sample, recipe: SampleRecipe, weights: dict[str, str | None
         "model": recipe.model.model_dump(mode="json"),
         "ae": recipe.ae.model_dump(mode="json"),
         "text": recipe.text.model_dump(mode="json"),
+        "t2i2v": None if recipe.t2i2v is None else recipe.t2i2v.model_dump(mode="json"),
         "dtype": recipe.dtype,
         "weights": weights,
     }
@@ -128,4 +141,4 @@ def _finished(output: Output, recipe: SampleRecipe, weights: dict[str, str | Non
             f"--resume: the sample of {output.record} was made with another {', '.join(changed)}. Use --overwrite to make "
             "it again, or another --save-dir."
         )
-    return output.media.is_file()
+    return all(path.is_file() for path in output.files)

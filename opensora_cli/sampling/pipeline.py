@@ -1,16 +1,20 @@
 """Sampling as a Python object: `Pipeline` makes clips from prompts, in memory or as a job that writes files."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
 
-from opensora_cli.distributed.process import DTYPES, pick_device
+from opensora_cli.distributed.process import DTYPES, Process, pick_device
+from opensora_cli.distributed.team import form_team
 from opensora_cli.progress import JobProgress
 from opensora_cli.sampling.batches import Failed, Made, make_batch, plan_batches
 from opensora_cli.sampling.files import run_job
 from opensora_cli.sampling.generate import Generator
+from opensora_cli.sampling.image_stage import ImageStage, free_memory
 from opensora_cli.sampling.language_model import LanguageModel
 from opensora_cli.sampling.models import autoencoder_facts, load_models
 from opensora_cli.sampling.prompts import PromptTable, WrittenPrompt, encode_prompts, needs_language_model, write_prompt
@@ -19,8 +23,10 @@ from opensora_cli.sampling.request import Request, Sample, plan_samples, with_se
 from opensora_cli.sampling.size import sample_size
 from opensora_cli.sampling.source import find_source
 from opensora_cli.sampling.stages import Stages
-from opensora_cli.sampling.weights import find_weights
+from opensora_cli.sampling.weights import find_adapter, find_weights
 from opensora_cli.supported import check_supported
+from schemas.checks.parallel import world_size_problem
+from schemas.errors import OsoraError
 from schemas.recipes import SampleRecipe
 from schemas.resolve import Resolved, resolve
 from schemas.sampling import SamplingConfig
@@ -34,9 +40,18 @@ class Pipeline:
     `from_recipe` is the usual way to one. `recipe`, `weights` (the files in use) and `device` can be read.
     """
 
-    def __init__(self, resolved: Resolved, *, ema: bool = False, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        resolved: Resolved,
+        *,
+        ema: bool = False,
+        console: Console | None = None,
+        process: Process | None = None,
+    ) -> None:
         """Check a resolved recipe and find its weights, without loading them. `console` shows progress; None is silent.
 
+        `process` is this one's place in a job of several, each of which has a pipeline and makes the same calls
+        (`opensora_cli.distributed.process.start_process`); without, it is the only one.
         Raises OsoraError for a recipe that this version cannot run, and for weights that are not there.
         """
         recipe = resolved.recipe
@@ -44,12 +59,24 @@ class Pipeline:
         check_supported(recipe)
         self.resolved = resolved
         self.recipe = recipe
-        self.device = pick_device(recipe.device)
+        self.process = process or Process(rank=0, world_size=1, device=pick_device(recipe.device))
+        if problem := world_size_problem(recipe.parallel, self.process.world_size):
+            raise OsoraError(f"{problem} The option --nproc starts processes.")
+        self.device = self.process.device
+        self.adapters = {find_adapter(source, ema=ema): weight for source, weight in recipe.adapters.items()}
         self.weights: dict[str, str | None] = {
-            "model": _weights(recipe.model.from_pretrained, "model.from_pretrained", ema),
+            "model": _weights(recipe.model.from_pretrained, "model.from_pretrained", ema and not self.adapters),
             "ae": _weights(recipe.ae.from_pretrained, "ae.from_pretrained", False),
+            **{f"adapter {path}": f"{weight:g}" for path, weight in self.adapters.items()},
         }
-        self.console = console or Console(quiet=True)
+        if self.adapters and self.weights["model"] is None:
+            raise OsoraError("adapters: model.from_pretrained is not set. Name the weights that they were trained on.")
+        if stage := recipe.t2i2v:
+            for key, model in (("t2i2v.img_flux", stage.img_flux), ("t2i2v.img_flux_ae", stage.img_flux_ae)):
+                self.weights[key] = _weights(model.from_pretrained, f"{key}.from_pretrained", False)
+        self.console = console if console and self.process.is_main else Console(quiet=True)
+        self._team = form_team(recipe.parallel, self.process)
+        self._images = ImageStage(recipe, self.weights, self.device, self._team) if recipe.t2i2v else None
         self._facts = autoencoder_facts(recipe.ae)
         self._stages = Stages(self.device)
         self._texts = PromptTable({}, {})
@@ -65,6 +92,7 @@ class Pipeline:
         unsets: Sequence[str] = (),
         ema: bool = False,
         console: Console | None = None,
+        process: Process | None = None,
     ) -> Self:
         """Return the pipeline of a recipe's file or packaged name, of a run folder or of one of its checkpoints.
 
@@ -80,7 +108,7 @@ class Pipeline:
             kind="sample",
             injected=source.injected,
         )
-        return cls(resolved, ema=ema, console=console)
+        return cls(resolved, ema=ema, console=console, process=process)
 
     def __call__(
         self,
@@ -122,26 +150,58 @@ class Pipeline:
     def make(self, samples: Sequence[Sample]) -> Iterator["Made | Failed"]:
         """Yield every sample, made or failed, batch by batch: those of one size together, in order.
 
+        Of several processes each yields those that it finishes, and all together every one once.
         Raises OsoraError at once, before any model is loaded, for sizes that do not exist, for references that are missing
         or too short, and for a language model without a key.
         """
         for config in dict.fromkeys(sample.config for sample in samples):
             self._size(config)
+            if self._images is not None:
+                self._images.size(config)
             same = (sample.references for sample in samples if sample.config == config)
             check_references(same, config.cond_type, causal=self._facts.causal)
         return self._make(samples, self._language_model(samples))
 
     def _make(self, samples: Sequence[Sample], writer: LanguageModel | None) -> Iterator["Made | Failed"]:
-        written = self._write_prompts(samples, writer)
-        self._encode({*(prompt.encoded for prompt in written.values()), *(sample.negative for sample in samples)})
+        prompts = self._write_prompts(samples, writer)
+        written = {sample: prompts[_key(sample)] for sample in samples}
+        batches = self._team.batches(plan_batches(samples, self.recipe.sampling.batch_size))
+        if not batches:
+            return
+        self._encode([sample for batch in batches for sample in batch], written)
+        found = self._make_images(batches, written)
+        if self._team.is_leader:
+            yield from (one for one in found.values() if isinstance(one, Failed))
+        images = {sample: one for sample, one in found.items() if isinstance(one, Made)}
+        batches = [[one for one in batch if one in images or not one.needs_image] for batch in batches]
+        yield from self._make_clips([batch for batch in batches if batch], written, images)
+
+    def _make_images(
+        self, batches: Sequence[Sequence[Sample]], written: Mapping[Sample, WrittenPrompt]
+    ) -> dict[Sample, "Made | Failed"]:
+        """Make the first frames that are needed; the image models and the video models are never in memory together."""
+        if self._images is None:
+            return {}
+        self._models = None
+        free_memory(self.device)
+        return self._images.make(batches, written, self._texts, self.console)
+
+    def _make_clips(
+        self,
+        batches: Sequence[Sequence[Sample]],
+        written: Mapping[Sample, WrittenPrompt],
+        images: Mapping[Sample, "Made"],
+    ) -> Iterator["Made | Failed"]:
+        if not batches:
+            return
         models = self._load()
-        batches = plan_batches(samples, self.recipe.sampling.batch_size)
         steps = sum(batch[0].config.num_steps for batch in batches)
         with JobProgress("sampling", steps, console=self.console) as progress:
             for batch in batches:
                 size = self._size(batch[0].config)
-                prompts = [written[_key(sample)] for sample in batch]
-                yield from make_batch(models, self._texts, batch, prompts, size, self._stages, progress)
+                prompts = [written[sample] for sample in batch]
+                job = self._stages, progress, self._team, images
+                yield from make_batch(models, self._texts, batch, prompts, size, *job)
 
     def _size(self, config: SamplingConfig) -> tuple[int, int]:
         return sample_size(config, self._facts.strides[1] * self.recipe.model.patch_size)
@@ -158,14 +218,19 @@ class Pipeline:
         first = {_key(sample): sample for sample in samples}
         if model is None:
             return {key: write_prompt(sample, None) for key, sample in first.items()}
-        written = {}
-        with JobProgress("writing prompts", len(first), console=self.console) as progress:
-            for key, sample in first.items():
-                written[key] = write_prompt(sample, model)
-                progress.advance()
-        return written
+        written: list[WrittenPrompt] = []
+        if self.process.is_main:  # it never says the same twice, and all have to work with the same
+            with JobProgress("writing prompts", len(first), console=self.console) as progress:
+                for sample in first.values():
+                    written.append(write_prompt(sample, model))
+                    progress.advance()
+        told = self.process.from_main(json.dumps([asdict(prompt) for prompt in written]))
+        return dict(zip(first, (WrittenPrompt(**values) for values in json.loads(told or "[]")), strict=True))
 
-    def _encode(self, texts: set[str]) -> None:
+    def _encode(self, samples: Sequence[Sample], written: Mapping[Sample, WrittenPrompt]) -> None:
+        texts = {text for sample in samples for text in (written[sample].encoded, sample.negative)}
+        if self._images is not None:
+            texts |= {self._images.prompt(sample, written[sample]).encoded for sample in samples}
         missing = texts - self._texts.tokens.keys()
         if missing:
             with self._stages.stage("text"):
@@ -176,7 +241,9 @@ class Pipeline:
     def _load(self) -> Generator:
         if self._models is None:
             with self._stages.stage("load"):
-                self._models = load_models(self.recipe, self.weights, DTYPES[self.recipe.dtype], self.device)
+                self._models = load_models(
+                    self.recipe, self.weights, DTYPES[self.recipe.dtype], self.device, self._team, self.adapters
+                )
         return self._models
 
 

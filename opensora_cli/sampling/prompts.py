@@ -46,7 +46,8 @@ def write_prompt(sample: Sample, model: LanguageModel | None) -> WrittenPrompt:
     if not needs_language_model(config):
         return WrittenPrompt(full_prompt(sample.prompt, config))
     assert model is not None, "asked for where any sample needs it"
-    refined = refined_prompt(model, sample.prompt, config.cond_type) if config.refine_prompt else None
+    given = "t2v" if sample.needs_image else config.cond_type  # the image is made of the same words, and not there yet
+    refined = refined_prompt(model, sample.prompt, given) if config.refine_prompt else None
     text = refined or sample.prompt
     dynamic = config.motion_score == "dynamic" and config.num_frames > 1
     motion = written_motion(model, text) if dynamic else None

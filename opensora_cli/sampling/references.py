@@ -1,13 +1,16 @@
-"""Reference images and clips from files."""
+"""Reference images and clips, from files and from an image model."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from opensora_cli.data.media import UnreadableClip, is_image
 from opensora_cli.data.probe import probe
+from opensora_cli.data.transforms import transform_image
 from opensora_cli.data.video import read_reference
+from opensora_cli.sampling.saving import to_frames
 from opensora_models.diffusion.condition import reference_frames
 from schemas.condition import ConditionName
 from schemas.errors import OsoraError
@@ -42,3 +45,9 @@ def read_references(
         read_reference(str(path), frames=frames, height=size[0], width=size[1], tail=tail)
         for path, tail in zip(paths, tails, strict=True)
     ]
+
+
+def first_frame(image_CTHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return an image (3, 1, H, W) as a reference of `size` (height, width): what reading its file as one would give."""
+    x_CHW = transform_image(torch.from_numpy(to_frames(image_CTHW)[0]), "resize_crop", *size)
+    return x_CHW[:, None]

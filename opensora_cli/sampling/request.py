@@ -46,6 +46,11 @@ class Sample:
     name: str | None = None
 
     @property
+    def needs_image(self) -> bool:
+        """Whether its first frame is still to be made, by an image model."""
+        return self.config.cond_type == "i2v_head" and not self.references
+
+    @property
     def label(self) -> str:
         """Return how it is called in messages."""
         return f"sample {self.row}" + (f" ({self.number})" if self.number else "")
@@ -58,9 +63,12 @@ def plan_samples(request: Request, recipe: SampleRecipe) -> list[Sample]:
     OsoraError for missing prompts, for rows that cannot be made, and for references that do not go with the condition.
     """
     rows = _rows(request)
-    references = _references(request.references, recipe.sampling.cond_type, rows)
+    references = [()] * len(rows) if recipe.t2i2v else _references(request.references, recipe.sampling.cond_type, rows)
+    if recipe.t2i2v is not None:
+        _refuse_references(request.references, rows, "[t2i2v]: the image model makes the first frame")
     _check_negative(request, rows, recipe)
-    configs = {row.place: with_settings(recipe, row.settings, row.place) for row in rows}
+    given = {"cond_type": recipe.condition}  # with [t2i2v] something else than the recipe's own
+    configs = {row.place: with_settings(recipe, row.settings, row.place).model_copy(update=given) for row in rows}
     seeds = row_seeds([row.seed for row in rows], recipe.sampling.seed)
     return [
         Sample(
@@ -127,7 +135,7 @@ def _references(given: Sequence[str], condition: ConditionName, rows: list[Row])
     needed = reference_count(condition)
     others = [row for row in rows if not row.references]
     if not needed:
-        _refuse_references(given, rows)
+        _refuse_references(given, rows, "the condition is t2v")
         return [()] * len(rows)
     if not given and others:
         what = "2 references, for the first and the last frame" if needed == 2 else "a reference"
@@ -148,12 +156,11 @@ def _references(given: Sequence[str], condition: ConditionName, rows: list[Row])
     ]
 
 
-def _refuse_references(given: Sequence[str], rows: list[Row]) -> None:
+def _refuse_references(given: Sequence[str], rows: list[Row], why: str) -> None:
     found = [f"--ref {given[0]}"] if given else [f"{row.place}: ref {row.references}" for row in rows if row.references]
     if found:
         raise UsageError(
-            f"{found[0]}: the condition is t2v, which takes no reference. Say what it is for, for example "
-            "--cond i2v_head, or leave it out."
+            f"{found[0]}: {why}, which takes no reference. Say what it is for, for example --cond i2v_head, or leave it out."
         )
 
 

@@ -58,7 +58,15 @@ def find_source(argument: str, sets: Sequence[str] = (), kind: str = "sample") -
 def _of_run(lock: Path, values: dict[str, Any], kind: str, checkpoint: Path, sets: Sequence[str]) -> Source:
     injected: dict[str, Any] = {"kind": kind}
     key = MODEL_KEYS[str(values["kind"])]
-    if not any(text.split("=", 1)[0].strip() == key for text in sets):
+    given = any(text.split("=", 1)[0].strip() == key for text in sets)
+    if "lora" in values:  # its weights stay those that the adapters were trained on
+        if not given and "from_pretrained" not in values.get("model", {}):
+            raise OsoraError(
+                f"{checkpoint}: its adapters were trained on random weights, which no file has. Name other weights with "
+                f"--set {key}=..."
+            )
+        injected["adapters"] = {str(checkpoint): 1.0}
+    elif not given:
         table, name = key.split(".")
         injected[table] = {name: str(checkpoint)}
     return Source(

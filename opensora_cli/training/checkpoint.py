@@ -32,6 +32,8 @@ from opensora_cli.training.checkpoint_manifest import damages, is_whole, write_m
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
 from opensora_cli.training.staging import Staging
+from opensora_models.adapter import save_adapter
+from opensora_models.lora import AdapterConfig, adapter_of
 from opensora_models.weights import save_weights
 from schemas.checkpoint import CheckpointConfig
 from schemas.errors import OsoraError
@@ -39,16 +41,20 @@ from schemas.errors import OsoraError
 FORMAT = 3
 EXPORTS = ("model", "ema", "adversary")
 """Parts of the state that a checkpoint also has as weights of their own."""
+ADAPTERS = {"model": "adapter", "ema": "adapter_ema"}
+"""The folders, in peft's format, that it has instead where adapters are trained."""
 _PORTION = 2**29
 """Numbers that a process reads at once of which it keeps only its part."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: updates done, and the place in the data."""
+    """How far a run has come: updates done, those of them that were left out, and the place in the data."""
 
     update: int = 0
     position: Position = START
+    skipped: int = 0
+    skipped_in_a_row: int = 0
 
 
 @dataclass
@@ -68,14 +74,19 @@ class TrainState(Trained):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor under one flat name; they are the live ones, so loading in place restores them."""
-        parts: dict[str, nn.Module | Optimizer | Ema] = {"model": self.module, "optim": self.optimizer}
+        parts = {"model": _trained(self.module), "optim": self.optimizer.state_dict()}
         if self.ema is not None:
-            parts["ema"] = self.ema
+            parts["ema"] = self.ema.state_dict()
         if self.adversary is not None:
-            parts |= {"adversary": self.adversary.module, "adversary_optim": self.adversary.optimizer}
-        return {
-            f"{part}.{name}": tensor for part, holder in parts.items() for name, tensor in holder.state_dict().items()
-        }
+            parts["adversary"] = _trained(self.adversary.module)
+            parts["adversary_optim"] = self.adversary.optimizer.state_dict()
+        return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's state without its frozen weights: those come from the recipe again."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
 
 class Checkpoints:
@@ -109,8 +120,8 @@ class Checkpoints:
                 self._staging.add(name, whole)
         if not self.process.is_main:
             return
-        staged = self._staging.finish()
-        self._writer = threading.Thread(target=self._write, args=(progress, staged), name="checkpoint")
+        job = (progress, self._staging.finish(), getattr(state.module, "adapter_config", None))
+        self._writer = threading.Thread(target=self._write, args=job, name="checkpoint")
         self._writer.start()
         if not self.config.async_save:
             self.wait()
@@ -184,7 +195,9 @@ class Checkpoints:
         for path in self.folder.glob(".step-*"):
             shutil.rmtree(path)
 
-    def _write(self, progress: Progress, copies: Callable[[], dict[str, Tensor]]) -> None:
+    def _write(
+        self, progress: Progress, copies: Callable[[], dict[str, Tensor]], adapter: AdapterConfig | None
+    ) -> None:
         name = f"step-{progress.update:08d}"
         partial = self.folder / f".{name}.partial"
         try:
@@ -197,8 +210,13 @@ class Checkpoints:
                 no_dist=True,
             )
             for part in EXPORTS:
-                if weights := self._export(staged, f"{part}."):
-                    save_weights(weights, partial / f"{part}.safetensors")
+                weights = {
+                    name.removeprefix(f"{part}."): t for name, t in staged.items() if name.startswith(f"{part}.")
+                }
+                if weights and adapter is not None:
+                    save_adapter(adapter_of(weights, adapter), partial / ADAPTERS[part])
+                elif weights:
+                    save_weights(self._exported(weights), partial / f"{part}.safetensors")
             (partial / "progress.json").write_text(json.dumps({"format": FORMAT, **asdict(progress)}))
             write_manifest(partial)
             sync_folder(partial)
@@ -212,12 +230,8 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             self._failure = error
 
-    def _export(self, staged: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(part): t.to(self.export_dtype) if t.is_floating_point() else t
-            for name, t in staged.items()
-            if name.startswith(part)
-        }
+    def _exported(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: t.to(self.export_dtype) if t.is_floating_point() else t for name, t in weights.items()}
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -237,7 +251,8 @@ def _read_progress(record: dict[str, Any]) -> Progress:
         raise ValueError(f"its format is {record['format']}, this version of osora reads format {FORMAT}")
     position = dict(record["position"])
     before = tuple((int(ranks), int(steps)) for ranks, steps in position.pop("before"))
-    return Progress(record["update"], Position(**position, before=before))
+    skipped = {name: int(record.get(name, 0)) for name in ("skipped", "skipped_in_a_row")}
+    return Progress(record["update"], Position(**position, before=before), **skipped)
 
 
 def _portions(shapes: dict[str, torch.Size]) -> Iterator[list[str]]:

@@ -4,6 +4,8 @@ Legend: B batch, C latent channels, T latent frames, H W latent pixels, N image 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,19 +13,39 @@ from torch import Tensor, nn
 
 from opensora_cli.data.cache.inputs import CachedInputs, CachedText
 from opensora_cli.data.loader import Batch
+from opensora_cli.distributed.colossal import shard_t5
 from opensora_cli.distributed.process import DTYPES
 from opensora_cli.frozen import frozen_autoencoder
-from opensora_cli.training.draws import Draws, seeded_init
+from opensora_cli.training.draws import Draws
 from opensora_cli.training.objective import Adversary, Loss
-from opensora_models.build import build_denoiser, build_text_encoders
+from opensora_cli.training.trained_denoiser import trained_denoiser
+from opensora_models.build import Autoencoder, build_text_encoders
 from opensora_models.diffusion.condition import condition_of_latents, pick_conditions, training_condition
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
 from opensora_models.diffusion.rectified_flow import add_noise, draw_times, drop_text, flow_loss, velocity_target
-from opensora_models.weights import load_weights
+from opensora_models.layers.recompute import Recompute
+from opensora_models.lora import set_dropout_key
 from schemas.recipes import TrainRecipe
 
 if TYPE_CHECKING:
     from opensora_models.text.encoders import TextEncoders
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What frozen models make of a batch: clean `latents` (B, C, T, H, W), the visual `condition` (B, 1 + C, T, H, W) if
+    the denoiser takes one, T5's `tokens` (B, L, D) and CLIP's `vector` (B, D).
+    """
+
+    latents: Tensor
+    condition: Tensor | None
+    tokens: Tensor
+    vector: Tensor
+
+    def to(self, device: torch.device) -> "Encoded":
+        """Return it on a device."""
+        condition = None if self.condition is None else self.condition.to(device)
+        return Encoded(self.latents.to(device), condition, self.tokens.to(device), self.vector.to(device))
 
 
 class DenoiserObjective:
@@ -34,24 +56,18 @@ class DenoiserObjective:
     def __init__(self, recipe: TrainRecipe, device: torch.device, cached: CachedInputs | None = None) -> None:
         self.recipe = recipe
         self.device = device
-        with seeded_init(recipe.seed), torch.device(device):
-            self.module: nn.Module = build_denoiser(recipe.model)
-        if recipe.model.from_pretrained:
-            load_weights(self.module, recipe.model.from_pretrained, allow_missing=recipe.model.allow_missing)
-        self.module.float().train()
-        if recipe.memory.grad_checkpoint:
-            self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
-        self.ae = frozen_autoencoder(
-            recipe.ae,
-            recipe.ae.from_pretrained,
-            seed=recipe.seed,
-            dtype=DTYPES[recipe.dtype],
-            device=device if recipe.dataset.encodes_clips else torch.device("meta"),
-        )
+        module = trained_denoiser(recipe, device)
+        self.module: nn.Module = module.train()
+        memory = recipe.memory
+        if memory.grad_checkpoint:
+            module.set_grad_checkpointing(*memory.grad_ckpt_settings, memory.grad_ckpt_every, Recompute.of(memory))
+        self.ae = self._frozen_autoencoder(device if recipe.dataset.encodes_clips else torch.device("meta"))
         self.text: TextEncoders | None = None
         if recipe.dataset.encodes_text:
             self.text = build_text_encoders(recipe.text, DTYPES[recipe.dtype], device)
-        null = cached.captions([""]).to(device) if cached and cached.text else self._features([""])
+            if recipe.parallel.engine == "colossalai" and recipe.text.t5.shardformer:
+                self.text.t5.model = shard_t5(self.text.t5.model)
+        null = cached.captions([""]).to(device) if cached and cached.text else self.features([""])
         self._null_t5_1LD, self._null_clip_1D = null.t5, null.clip
         self._counts_hits = cached is not None and cached.encode_misses
 
@@ -59,32 +75,73 @@ class DenoiserObjective:
         """Yield the mean squared error of the velocity; see `Objective`."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             inputs, target_BND = self.prepare(batch, draws)
+        set_dropout_key(self.module, draws.generator("adapter dropout").initial_seed())
         yield Loss(flow_loss(self.module(**inputs), target_BND), self._hits(batch))
 
     def prepare(self, batch: Batch, draws: Draws) -> tuple[dict[str, Tensor], Tensor]:
         """Return the denoiser's inputs and the velocity it should give, all on the device."""
-        recipe, patch = self.recipe, self.recipe.model.patch_size
-        x_0_BCTHW, cond_BCTHW = self._encode(batch, draws)
-        size, (frames, height, width) = len(x_0_BCTHW), x_0_BCTHW.shape[2:]
+        encoded = self.encode(batch, draws)
+        size, (frames, height, width) = len(encoded.latents), encoded.latents.shape[2:]
+        patch = self.recipe.model.patch_size
         t_B = draw_times(
             draws.generator("times"), size, latent_frames=frames, height=height, width=width, patch_size=patch
         ).to(self.device)
-        x_0_BND = pack(x_0_BCTHW, patch)
+        return self.noised(encoded, t_B, draws)
+
+    def encode(self, batch: Batch, draws: Draws, *, drop_captions: bool = True) -> Encoded:
+        """Return what does not depend on the time; captions are left out as often as the recipe says, or never."""
+        x_0_BCTHW, cond_BCTHW = self._encode(batch, draws)
+        features = batch.features or self.features(batch.text)
+        txt_BLD, y_vec_BD = self._dropped(features, draws) if drop_captions else (features.t5, features.clip)
+        return Encoded(x_0_BCTHW, cond_BCTHW, txt_BLD, y_vec_BD)
+
+    def noised(self, encoded: Encoded, t_B: Tensor, draws: Draws) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the denoiser's inputs at the times `t_B`, and the velocity it should give."""
+        recipe, patch = self.recipe, self.recipe.model.patch_size
+        size, (frames, height, width) = len(encoded.latents), encoded.latents.shape[2:]
+        x_0_BND = pack(encoded.latents, patch)
         noise_BND = torch.randn(x_0_BND.shape, generator=draws.generator("noise")).to(self.device)
-        txt_BLD, y_vec_BD = self._encode_text(batch, draws)
         inputs = {
             "img_BND": add_noise(x_0_BND, noise_BND, t_B, recipe.diffusion.sigma_min),
             "img_ids_BN3": image_ids(frames, height, width, patch, batch=size, device=self.device),
-            "txt_BLD": txt_BLD,
-            "txt_ids_BL3": text_ids(txt_BLD.shape[1], batch=size, device=self.device),
+            "txt_BLD": encoded.tokens,
+            "txt_ids_BL3": text_ids(encoded.tokens.shape[1], batch=size, device=self.device),
             "timesteps_B": t_B,
-            "y_vec_BD": y_vec_BD,
+            "y_vec_BD": encoded.vector,
         }
-        if cond_BCTHW is not None:
-            inputs["cond_BND"] = pack(cond_BCTHW, patch)
+        if encoded.condition is not None:
+            inputs["cond_BND"] = pack(encoded.condition, patch)
         if recipe.model.guidance_embed:
             inputs["guidance_B"] = torch.full((size,), recipe.diffusion.guidance, device=self.device)
         return inputs, velocity_target(x_0_BND, noise_BND, recipe.diffusion.sigma_min)
+
+    @contextmanager
+    def with_autoencoder(self) -> Iterator[None]:
+        """Have the autoencoder's weights inside, also where a run from caches goes without them."""
+        kept = self.ae
+        if next(self.ae.parameters()).is_meta:
+            self.ae = self._frozen_autoencoder(self.device)
+        try:
+            yield
+        finally:
+            self.ae = kept
+
+    @contextmanager
+    def with_text_encoders(self) -> Iterator[None]:
+        """Have the text encoders inside, also where a run from caches goes without them."""
+        kept = self.text
+        if self.text is None:
+            self.text = build_text_encoders(self.recipe.text, DTYPES[self.recipe.dtype], self.device)
+        try:
+            yield
+        finally:
+            self.text = kept
+
+    def _frozen_autoencoder(self, device: torch.device) -> Autoencoder:
+        recipe = self.recipe
+        return frozen_autoencoder(
+            recipe.ae, recipe.ae.from_pretrained, seed=recipe.seed, dtype=DTYPES[recipe.dtype], device=device
+        )
 
     def _encode(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor | None]:
         """Return fp32 latents, and the visual condition if the denoiser takes one."""
@@ -113,18 +170,18 @@ class DenoiserObjective:
             )
         return training_condition(video_BCTHW, names, encode, time_stride=stride, causal=causal)
 
-    def _encode_text(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _dropped(self, features: CachedText, draws: Draws) -> tuple[Tensor, Tensor]:
         """Return T5 tokens and CLIP vectors, some of them replaced by those of the empty caption."""
-        ratio = self.recipe.dropout_ratio
-        drop_t5_B = torch.rand(len(batch.text), generator=draws.generator("drop t5"))
-        drop_clip_B = torch.rand(len(batch.text), generator=draws.generator("drop clip"))
-        features = batch.features or self._features(batch.text)
+        ratio, size = self.recipe.dropout_ratio, len(features.clip)
+        drop_t5_B = torch.rand(size, generator=draws.generator("drop t5"))
+        drop_clip_B = torch.rand(size, generator=draws.generator("drop clip"))
         return (
             drop_text(features.t5, self._null_t5_1LD, drop_t5_B, ratio.t5),
             drop_text(features.clip, self._null_clip_1D, drop_clip_B, ratio.clip),
         )
 
-    def _features(self, captions: list[str]) -> CachedText:
+    def features(self, captions: list[str]) -> CachedText:
+        """Return what the text encoders make of captions."""
         assert self.text is not None, "captions are cached, and this batch came without their features"
         return CachedText(self.text.t5(captions), self.text.clip(captions))
 

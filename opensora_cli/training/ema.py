@@ -14,13 +14,14 @@ _CHUNK = 64  # parameters cast at once: bounds the fp32 copies that a bf16 model
 class Ema:
     """Average every parameter that is trained: average <- decay * average + (1 - decay) * weight.
 
-    Parameters that are not trained keep the value they had at the start. Works on DTensor shards, since all operations
-    are element-wise.
+    Frozen parameters have no average. Works on DTensor shards, since all operations are element-wise.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.averages: dict[str, Tensor] = {name: p.detach().float().clone() for name, p in module.named_parameters()}
+        self.averages: dict[str, Tensor] = {
+            name: p.detach().float().clone() for name, p in module.named_parameters() if p.requires_grad
+        }
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """A training job from resolved recipe to exit code: data first, then models, then the run folder, then the loop."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,12 +19,15 @@ from opensora_cli.supported import check_supported
 from opensora_cli.training import run_folder
 from opensora_cli.training.checkpoint import Checkpoints
 from opensora_cli.training.denoise_objective import DenoiserObjective
+from opensora_cli.training.looks import Look
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
 from opensora_cli.training.run_folder import RunFolder
+from opensora_cli.training.samples import training_samples
 from opensora_cli.training.trainer import Trainer
 from opensora_cli.training.vae_objective import VaeObjective
-from opensora_cli.training.validation import Validation, build_validation
+from opensora_cli.training.validation import reconstruction_look
+from opensora_cli.training.validation_loss import validation_loss
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.compiled import compile_blocks
 from opensora_models.discriminator.model import PatchDiscriminator3D
@@ -41,14 +45,26 @@ def run_training(resolved: Resolved, *, resume: str | None, dry_run: bool, conso
     check_supported(recipe)
     process = start_process(recipe.device, recipe.parallel)
     end_with_launcher()
-    code = _run(resolved, recipe, process, resume, dry_run, console if process.is_main else Console(quiet=True))
+    code = train_one(resolved, process, console if process.is_main else Console(quiet=True), resume, dry_run=dry_run)
     leave()  # not after an error: the others may not be able to, and would be waited for
     return code
 
 
-def _run(
-    resolved: Resolved, recipe: Trainable, process: Process, resume: str | None, dry_run: bool, console: Console
+def train_one(
+    resolved: Resolved,
+    process: Process,
+    console: Console,
+    resume: str | None = None,
+    *,
+    place: Path | None = None,
+    dry_run: bool = False,
 ) -> int:
+    """Run a recipe in a process that has joined the job, and return the exit code.
+
+    `place` is the run's own folder, new or to go on with; without it the run gets a new one, or that which `resume` says.
+    """
+    recipe = resolved.recipe
+    assert isinstance(recipe, Trainable)
     loader = make_loader(recipe, process)
     updates = planned_updates(recipe, loader)
     for line in loader.warnings():
@@ -56,13 +72,19 @@ def _run(
     if dry_run:
         print_plan(recipe, loader, updates, process, console)
         return 0
+    if place is not None and (place / run_folder.LOCK).is_file():
+        resume = str(place)
     continued = _folder_to_resume(recipe, resume, console) if process.is_main else None
     if continued is not None:
         run_folder.check_data(continued, loader.fingerprint)
     objective = make_objective(recipe, process, loader.cached)
-    validation = make_validation(recipe, objective, process)
+    looks = make_looks(objective, process)
     if process.is_main:
-        folder = continued or run_folder.create(resolved, recipe, Path(str(resolved.source)).stem)
+        folder = continued or (
+            run_folder.create(resolved, recipe, Path(str(resolved.source)).stem)
+            if place is None
+            else run_folder.create_at(place, resolved)
+        )
         tell_run_folder(folder.path)
         run_folder.write_run_json(
             folder,
@@ -77,7 +99,7 @@ def _run(
         )
     folder = RunFolder(Path(process.from_main(str(folder.path) if process.is_main else None) or ""))
     console.print(f"run folder: {folder.path}", markup=False, highlight=False, soft_wrap=True)
-    return train_in(folder, recipe, objective, loader, process, updates, console, validation)
+    return train_in(folder, recipe, objective, loader, process, updates, console, looks)
 
 
 def train_in(
@@ -88,7 +110,7 @@ def train_in(
     process: Process,
     updates: int,
     console: Console,
-    validation: Validation | None = None,
+    looks: Sequence[Look] = (),
 ) -> int:
     """Train in a run folder, from its newest checkpoint if it has one; return the exit code."""
     layout = lay_out(objective.module, recipe.parallel, process)
@@ -107,7 +129,7 @@ def train_in(
         )
         if done:
             display.note(f"resuming after update {start}")
-        return Trainer(recipe, objective, loader, checkpoints, metrics, process, layout, validation).fit()
+        return Trainer(recipe, objective, loader, checkpoints, metrics, process, layout, looks).fit()
 
 
 def make_loader(recipe: Trainable, process: Process) -> Loader:
@@ -140,11 +162,14 @@ def make_objective(recipe: Trainable, process: Process, cached: CachedInputs | N
             return VaeObjective(recipe, process.device)
 
 
-def make_validation(recipe: Trainable, objective: Objective, process: Process) -> Validation | None:
-    """Read the held-out clips that the recipe wants to look at, if any."""
-    if isinstance(recipe, VaeTrainRecipe) and isinstance(objective, VaeObjective):
-        return build_validation(recipe, objective, process.device)
-    return None
+def make_looks(objective: Objective, process: Process) -> list[Look]:
+    """Read and encode what the recipe wants to look at while it trains."""
+    looks: list[Look | None] = []
+    if isinstance(objective, DenoiserObjective):
+        looks = [validation_loss(objective, process), training_samples(objective, process)]
+    elif isinstance(objective, VaeObjective):
+        looks = [reconstruction_look(objective, process)]
+    return [look for look in looks if look is not None]
 
 
 def planned_updates(recipe: Trainable, loader: Loader) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opensora_cli.files import write_text
+from opensora_cli.sampling.saving import write_image
 from opensora_cli.training.run_folder import RunFolder
 from schemas.errors import OsoraError
 
@@ -32,7 +34,7 @@ class Metrics:
     """Write every update to metrics.jsonl and TensorBoard, and lines to the log at an interval."""
 
     def __init__(self, folder: RunFolder, display: Display, *, rank: int, log_every: int, tensorboard: bool) -> None:
-        self._folder = folder
+        self.folder = folder
         self._display = display
         self._log_every = log_every
         self._use_tensorboard = tensorboard
@@ -48,13 +50,13 @@ class Metrics:
         self._log = self.log.open("a", encoding="utf-8")
         self._metrics, self._tensorboard = None, None
         if self._main:
-            _keep_lines(self._folder.metrics, lambda line: json.loads(line)["step"] <= update)
-            _keep_lines(self._folder.validation, lambda line: json.loads(line)["step"] <= update)
-            self._metrics = self._folder.metrics.open("a", encoding="utf-8")
+            _keep_lines(self.folder.metrics, lambda line: json.loads(line)["step"] <= update)
+            _keep_lines(self.folder.validation, lambda line: json.loads(line)["step"] <= update)
+            self._metrics = self.folder.metrics.open("a", encoding="utf-8")
         if self._main and self._use_tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # a second to import: only where it is wanted
 
-            self._tensorboard = SummaryWriter(str(self._folder.tensorboard), purge_step=update + 1)
+            self._tensorboard = SummaryWriter(str(self.folder.tensorboard), purge_step=update + 1)
 
     def close(self) -> None:
         """Close the files."""
@@ -75,17 +77,18 @@ class Metrics:
         self.close()
 
     def write(self, record: Mapping[str, float]) -> None:
-        """Record the metrics of one update (`step` among them)."""
+        """Record the metrics of one update (`step` among them); what is not finite is null in metrics.jsonl."""
         step = int(record["step"])
         try:
             if self._metrics is not None:
-                self._metrics.write(json.dumps(dict(record)) + "\n")
+                numbers = {name: value if math.isfinite(value) else None for name, value in record.items()}
+                self._metrics.write(json.dumps(numbers) + "\n")
                 self._metrics.flush()
         except OSError as error:
-            raise OsoraError(f"cannot write {self._folder.metrics}: {error.strerror}") from error
+            raise OsoraError(f"cannot write {self.folder.metrics}: {error.strerror}") from error
         if self._tensorboard is not None:
             for name, value in record.items():
-                if name != "step":
+                if name != "step" and math.isfinite(value):
                     self._tensorboard.add_scalar(f"train/{name}", value, step)
         if step % self._log_every == 0 or step == 1:
             self._line(" ".join(f"{name} {value:.6g}" for name, value in record.items()))
@@ -93,7 +96,9 @@ class Metrics:
 
     def validation(self, step: int, values: Mapping[str, float]) -> None:
         """Record what held-out clips gave after update `step`, in validation.jsonl, TensorBoard and the log."""
-        with self._folder.validation.open("a", encoding="utf-8") as file:
+        if not self._main:
+            return
+        with self.folder.validation.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._tensorboard is not None:
             for name, value in values.items():
@@ -105,6 +110,12 @@ class Metrics:
         """Show a picture in TensorBoard."""
         if self._tensorboard is not None:
             self._tensorboard.add_image(name, picture_HWC, step, dataformats="HWC")
+
+    def samples(self, step: int, picture_HWC: NDArray[np.uint8]) -> None:
+        """Keep the picture of what the model made after update `step`, as a PNG in the run folder and in TensorBoard."""
+        path = write_image(self.folder.samples / f"step-{step:08d}.png", picture_HWC)
+        self.picture("samples", picture_HWC, step)
+        self.note(f"samples after update {step}: {path}")
 
     def note(self, text: str) -> None:
         """Put a line into the log and before the person's eyes."""

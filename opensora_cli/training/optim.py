@@ -1,16 +1,24 @@
 """The optimizer and its learning rate, as a function of the update alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from opensora_cli.distributed.layout import Layout
+from opensora_cli.training.adamw import DeviceAdamW, Updater
+from opensora_cli.training.adamw8bit import AdamW8bit
+from opensora_cli.training.host_adamw import HostAdamW
+from opensora_cli.training.release import Released
+from schemas.errors import OsoraError
+from schemas.memory import MemoryConfig
 from schemas.optim import OptimConfig
 
-INITIAL_LR = 1e-6  # upstream's warm-up starts here
+IN_PLACE = MemoryConfig()
+"""Weights, gradients and moments on the device, all of them."""
+Schedule = Literal["constant", "cosine", "linear"]
 
 
 def learning_rate(
@@ -18,48 +26,64 @@ def learning_rate(
     *,
     lr: float,
     warmup_steps: int,
-    initial_lr: float = INITIAL_LR,
-    schedule: Literal["constant", "cosine"] = "constant",
+    initial_lr: float = 1e-6,
+    schedule: Schedule = "constant",
     max_steps: int | None = None,
 ) -> float:
     """Return the rate of the 0-based update `step`.
 
-    constant: a line from `initial_lr` that reaches `lr` one update after warm-up. cosine: a line from 0 that reaches `lr`
-    in the last warm-up update, then half a cosine that reaches 0 at `max_steps` and stays there.
+    constant: a line from `initial_lr` that reaches `lr` one update after warm-up. linear: the same, then a line that
+    reaches 0 at `max_steps` and stays there. cosine: a line from 0 that reaches `lr` in the last warm-up update, then half
+    a cosine that reaches 0 at `max_steps` and stays there.
     """
-    if schedule == "constant":
-        return lr if step >= warmup_steps else initial_lr + (lr - initial_lr) * (step + 1) / (warmup_steps + 1)
     if step < warmup_steps:
-        return lr * (step + 1) / warmup_steps
+        if schedule == "cosine":
+            return lr * (step + 1) / warmup_steps
+        return initial_lr + (lr - initial_lr) * (step + 1) / (warmup_steps + 1)
+    if schedule == "constant":
+        return lr
     if max_steps is None:
-        raise ValueError("a cosine schedule needs max_steps")
+        raise ValueError(f"a {schedule} schedule needs max_steps")
     progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
-    return 0.5 * lr * (1 + math.cos(math.pi * progress))
+    return lr * (1 - progress) if schedule == "linear" else 0.5 * lr * (1 + math.cos(math.pi * progress))
 
 
 class Optimizer:
-    """AdamW with the recipe's schedule and clipping; hyperparameters come from the recipe, tensors from the checkpoint."""
+    """AdamW in the recipe's form, with its schedule and clipping; its numbers are the recipe's, tensors the checkpoint's."""
+
+    released: Released | None = None
 
     def __init__(
-        self, module: nn.Module, config: OptimConfig, max_steps: int | None, layout: Layout | None = None
+        self,
+        module: nn.Module,
+        config: OptimConfig,
+        max_steps: int | None,
+        layout: Layout | None = None,
+        memory: MemoryConfig = IN_PLACE,
     ) -> None:
         self.config = config
         self.layout = layout or Layout()
         self.max_steps = max_steps
         self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        fused = all(p.is_cuda for p in self.params.values())
-        self.adamw = torch.optim.AdamW(
-            self.params.values(),
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=fused,
-            foreach=not fused,
-        )
+        make = partial(_updater, config=config, memory=memory)
+        if memory.release_gradients:
+            if not self.layout.alone:
+                raise OsoraError(
+                    "memory.release_gradients: several processes average their gradients after the backward pass, when these "
+                    "would be gone. Start one process, or set memory.release_gradients = false."
+                )
+            self.released = Released(self.params, make)
+        self.updater: Updater = self.released or make(self.params)
+
+    def begin(self, update: int) -> None:
+        """Prepare for the backward pass of the 0-based update `update`, which applies released gradients on its way."""
+        if self.released is not None:
+            self.released.begin(self.rate(update))
 
     def has_gradients(self) -> bool:
         """Whether a loss has reached the parameters since the last update."""
+        if self.released is not None:
+            return self.released.any
         return any(p.grad is not None for p in self.params.values())
 
     def clip(self) -> Tensor:
@@ -67,6 +91,8 @@ class Optimizer:
 
         The norm is a scalar on the device.
         """
+        if self.released is not None:
+            return self.released.norm()
         gradients = {name: p.grad for name, p in self.params.items() if p.grad is not None}
         self.layout.average(gradients.values())
         norm = self.layout.norm(gradients)
@@ -76,27 +102,28 @@ class Optimizer:
 
     def step(self, update: int) -> float:
         """Apply the gradients as the 0-based update `update`, forget them, and return the rate that was used."""
-        config = self.config
-        lr = learning_rate(
-            update, lr=config.lr, warmup_steps=config.warmup_steps, schedule=config.schedule, max_steps=self.max_steps
-        )
-        for group in self.adamw.param_groups:
-            group["lr"] = lr
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+        lr = self.rate(update)
+        self.updater.step(lr)
         return lr
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return AdamW's tensors as `<moment>.<parameter name>`; parameters that were never updated count as zero."""
-        return {f"{moment}.{name}": tensor for name, moment, tensor in self._state()}
+    def rate(self, update: int) -> float:
+        """Return the learning rate of the 0-based update `update`."""
+        config = self.config
+        return learning_rate(
+            update,
+            lr=config.lr,
+            warmup_steps=config.warmup_steps,
+            initial_lr=config.initial_lr,
+            schedule=config.schedule,
+            max_steps=self.max_steps,
+        )
 
-    def _state(self) -> Iterator[tuple[str, str, Tensor]]:
-        on_device = self.adamw.defaults["fused"]
-        for name, p in self.params.items():
-            state = self.adamw.state[p]
-            if not state:  # AdamW makes these at the first step; a checkpoint is loaded before it
-                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device if on_device else "cpu")
-                state["exp_avg"] = torch.zeros_like(p)
-                state["exp_avg_sq"] = torch.zeros_like(p)
-            for moment in ("step", "exp_avg", "exp_avg_sq"):
-                yield name, moment, state[moment]
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the optimizer's tensors as `<moment>.<parameter name>`; those of parameters never updated are zero."""
+        return {f"{moment}.{name}": tensor for name, moment, tensor in self.updater.state()}
+
+
+def _updater(params: Mapping[str, nn.Parameter], config: OptimConfig, memory: MemoryConfig) -> Updater:
+    if memory.offload_optimizer:
+        return HostAdamW(params, config)
+    return AdamW8bit(params, config) if config.cls == "AdamW8bit" else DeviceAdamW(params, config)

@@ -53,6 +53,15 @@ class RunFolder:
         """Event files."""
         return self.path / "tensorboard"
 
+    @property
+    def samples(self) -> Path:
+        """Pictures of what the model made while it trained, one for every look."""
+        return self.path / "samples"
+
+    def faulty(self, update: int) -> Path:
+        """The batches of an update whose loss or gradient was not finite."""
+        return self.path / "faulty" / f"step-{update:08d}"
+
     def bad_samples(self, rank: int) -> Path:
         """Clips that one process could not read."""
         return self.path / ("bad_samples.csv" if rank == 0 else f"bad_samples.rank-{rank}.csv")
@@ -64,8 +73,21 @@ class RunFolder:
 
 def create(resolved: Resolved, recipe: RunRecipe, name: str) -> RunFolder:
     """Make a new run folder `<outputs>/<date>-<time>-<name>` with the locked recipe in it."""
+    return create_at(new_folder(Path(recipe.outputs), name), resolved)
+
+
+def create_at(path: Path, resolved: Resolved) -> RunFolder:
+    """Make an empty folder a run folder, with the locked recipe in it."""
+    folder = RunFolder(path)
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    folder.log(0).parent.mkdir(exist_ok=True)
+    write_text(folder.lock, resolved.lock())
+    return folder
+
+
+def new_folder(outputs: Path, name: str) -> Path:
+    """Make a new folder `<outputs>/<date>-<time>-<name>` and return its path."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    outputs = Path(recipe.outputs)
     for attempt in range(1000):
         path = outputs / (f"{stamp}-{name}" if attempt == 0 else f"{stamp}-{name}-{attempt}")
         try:
@@ -76,11 +98,7 @@ def create(resolved: Resolved, recipe: RunRecipe, name: str) -> RunFolder:
             raise OsoraError(
                 f"cannot make the run folder {path}: {error.strerror}. Set `outputs` to another folder."
             ) from error
-        folder = RunFolder(path)
-        folder.checkpoints.mkdir()
-        folder.log(0).parent.mkdir()
-        write_text(folder.lock, resolved.lock())
-        return folder
+        return path
     raise OsoraError(f"cannot find a free name for a run folder below {outputs}")
 
 

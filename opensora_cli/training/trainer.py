@@ -3,8 +3,9 @@
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,14 +15,15 @@ from opensora_cli.data.position import Position
 from opensora_cli.distributed.layout import Layout
 from opensora_cli.distributed.process import DTYPES, Process
 from opensora_cli.distributed.watchdog import Watchdog
+from opensora_cli.training.boosted import make_optimizer
 from opensora_cli.training.checkpoint import Checkpoints, Progress, Trained, TrainState
 from opensora_cli.training.draws import Draws
 from opensora_cli.training.ema import Ema
+from opensora_cli.training.faulty_batches import keep_faulty
 from opensora_cli.training.interrupt import STOP_SIGNALS, Interrupt
+from opensora_cli.training.looks import Look
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
-from opensora_cli.training.optim import Optimizer
-from opensora_cli.training.validation import Validation
 from opensora_models.compiled import compile_seconds
 from schemas.errors import OsoraError
 from schemas.recipes import RunRecipe
@@ -51,7 +53,7 @@ class Trainer:
         metrics: Metrics,
         process: Process,
         layout: Layout | None = None,
-        validation: Validation | None = None,
+        looks: Sequence[Look] = (),
     ) -> None:
         self.recipe = recipe
         self.objective = objective
@@ -59,16 +61,17 @@ class Trainer:
         self.checkpoints = checkpoints
         self.metrics = metrics
         self.process = process
-        self.validation = validation
+        self.looks = looks
         self.layout = layout or Layout()
         self.state = TrainState(
             module=objective.module,
-            optimizer=Optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout),
+            optimizer=make_optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout, recipe.memory),
             ema=Ema(objective.module, recipe.optim.ema_decay) if recipe.optim.ema_decay is not None else None,
         )
         if (adversary := objective.adversary) is not None:
-            optimizer = Optimizer(adversary.module, adversary.optim, recipe.max_steps, self.layout)
+            optimizer = make_optimizer(adversary.module, adversary.optim, recipe.max_steps, self.layout)
             self.state.adversary = Trained(adversary.module, optimizer)
+        objective.module = self.layout.forward_module(objective.module)
         self.progress = Progress()
         self._saved_update = 0
         self._clips_read = 0
@@ -94,13 +97,12 @@ class Trainer:
         started = time.perf_counter()
         for micro_batches in self._updates():
             self._update(micro_batches, started)
-            if (
-                self.validation is not None
-                and self.process.is_main
-                and not self.progress.update % self.validation.every
-            ):
-                self.validation.run(self.progress.update, self.metrics)
             watchdog.progress()
+            for look in self.looks:
+                if self.progress.update % look.every == 0:
+                    self.layout.settle()
+                    look.run(self.progress.update, self.state, self.layout, self.metrics)
+                    watchdog.progress()
             if self.progress.update % every == 0:
                 self._save()
             if self._should_stop(interrupt):
@@ -155,24 +157,26 @@ class Trainer:
             position = position.next_epoch()
 
     def _update(self, micro_batches: list[MicroBatch], started: float) -> None:
-        """Do one optimizer update and record it. Raises OsoraError when a loss is not finite."""
+        """Do one optimizer update, or leave it out when a loss or gradient is not finite, and record it."""
         data_seconds = time.perf_counter() - started
         recorded = self._backward(micro_batches)
         trained = {name: part for name, part in self._parts().items() if part.optimizer.has_gradients()}
         norms = {f"{name}grad_norm": part.optimizer.clip() for name, part in trained.items()}
         # The only wait for the device in an update: everything that is recorded comes over at once.
         recorded |= norms
-        means = self.process.mean(torch.stack(list(recorded.values()))).tolist()
-        values = dict(zip(recorded, means, strict=True))
-        self._check_finite(
-            {name: values[name] for name in recorded if name in norms or name.endswith("loss")}, micro_batches
-        )
+        own = torch.stack(list(recorded.values()))
+        values = dict(zip(recorded, self.process.mean(own).tolist(), strict=True))
+        judged = {name: values[name] for name in recorded if name in norms or name.endswith("loss")}
         update = self.progress.update
-        values |= {f"{name}lr": part.optimizer.step(update) for name, part in trained.items()}
-        if self.state.ema is not None and "" in trained:
-            self.state.ema.update(self.state.module)
-        last = micro_batches[-1]
-        self.progress = replace(self.progress, update=update + 1, position=last.end)
+        if all(map(math.isfinite, judged.values())):
+            values |= {f"{name}lr": part.optimizer.step(update) for name, part in trained.items()}
+            if self.state.ema is not None and "" in trained:
+                self.layout.settle()
+                self.state.ema.update(self.state.module)
+            self.progress = replace(self.progress, skipped_in_a_row=0)
+        else:
+            values |= self._leave_out(judged, micro_batches, bool(own.isfinite().all()))
+        self.progress = replace(self.progress, update=update + 1, position=micro_batches[-1].end)
         self._record(values, micro_batches, time.perf_counter() - started, data_seconds)
         self._count_bad(micro_batches)
 
@@ -215,6 +219,7 @@ class Trainer:
         device, dtype = self.process.device, DTYPES[self.recipe.dtype]
         share = 1 / len(micro_batches)
         means: dict[str, Tensor] = {}
+        self.state.optimizer.begin(self.progress.update)
         for number, micro_batch in enumerate(micro_batches):
             draws = Draws(self.recipe.seed, self.progress.update, number, self.process.data_parallel.rank)
             losses = self.objective.losses(micro_batch.batch.to(device), draws)
@@ -224,23 +229,66 @@ class Trainer:
                     loss = next(losses, None)
                 if loss is None:
                     break
-                if loss.value.requires_grad:
-                    torch.autograd.backward(loss.value * share)
+                if loss.value.requires_grad and self._may_go_back(loss.value):
+                    self.layout.backward(loss.value * share)
                 name = f"{_ADVERSARY}loss" if loss.of_adversary else "loss"
                 for key, value in {name: loss.value, **loss.metrics}.items():
                     means[key] = means.get(key, torch.zeros((), device=device)) + value.detach().float() * share
         return means
 
-    def _check_finite(self, values: dict[str, float], micro_batches: list[MicroBatch]) -> None:
-        if all(map(math.isfinite, values.values())):
-            return
-        self.checkpoints.wait()
+    def _may_go_back(self, loss: Tensor) -> bool:
+        """Whether a loss may reach the weights: where the backward pass changes them, one that is not finite may not."""
+        return not self.recipe.memory.release_gradients or bool(loss.isfinite())
+
+    def _leave_out(
+        self, values: dict[str, float], micro_batches: list[MicroBatch], own_is_finite: bool
+    ) -> dict[str, float]:
+        """Keep the batches, forget the gradients and return what is recorded of it.
+
+        The values are means over all processes, so all of them come here after the same update. Raises OsoraError when the
+        recipe allows no more of these.
+        """
+        optim, done, update = self.recipe.optim, self.progress, self.progress.update
+        folder = self.metrics.folder.faulty(update + 1)
+        self._keep_faulty(folder, values, micro_batches, own_is_finite)
         named = ", ".join(f"{name} = {value}" for name, value in values.items())
         rows = [row for m in micro_batches for row in m.batch.rows]
-        raise OsoraError(
-            f"update {self.progress.update + 1}: {named} (rows {rows}); the weights were left alone. Resume from "
-            f"{self.checkpoints.latest() or 'the start'} with a lower optim.lr or optim.grad_clip."
-        )
+        what = f"update {update + 1}: {named} (rows {rows}, kept in {folder})"
+        if self.recipe.memory.release_gradients and "grad_norm" in values:
+            self.checkpoints.wait()
+            raise OsoraError(
+                f"{what}; memory.release_gradients had applied its gradients before this was known. Resume from "
+                f"{self.checkpoints.latest() or 'the start'} with a lower optim.lr."
+            )
+        if done.skipped >= optim.max_skips or done.skipped_in_a_row >= optim.max_skips_in_a_row:
+            self.checkpoints.wait()
+            raise OsoraError(
+                f"{what}; the weights were left alone. optim.max_skips = {optim.max_skips} and max_skips_in_a_row = "
+                f"{optim.max_skips_in_a_row} allow no more of these: {done.skipped} were left out before, the last "
+                f"{done.skipped_in_a_row} in a row. Resume from {self.checkpoints.latest() or 'the start'} with a lower "
+                "optim.lr or optim.grad_clip."
+            )
+        for part in self._parts().values():
+            self.layout.forget(part.module)
+        self.progress = replace(done, skipped=done.skipped + 1, skipped_in_a_row=done.skipped_in_a_row + 1)
+        self.metrics.note(f"{what} was left out, {self.progress.skipped} of at most {optim.max_skips}")
+        return {"skipped": 1.0}
+
+    def _keep_faulty(
+        self, folder: Path, values: dict[str, float], micro_batches: list[MicroBatch], own_is_finite: bool
+    ) -> None:
+        """Write the batches of the processes whose own values are not finite; of all, where no loss shows whose it is."""
+        (faulty,) = self.process.totals([not own_is_finite])
+        first_of_its_batch = self.process.rank % self.process.together == 0
+        if first_of_its_batch and not (faulty and own_is_finite):
+            keep_faulty(
+                folder,
+                [m.batch for m in micro_batches],
+                values,
+                seed=self.recipe.seed,
+                update=self.progress.update,
+                rank=self.process.data_parallel.rank,
+            )
 
     def _count_bad(self, micro_batches: list[MicroBatch]) -> None:
         """Record clips that could not be read, and stop when they are too many."""

@@ -17,7 +17,7 @@ from opensora_cli.training.objective import Adversary, Loss
 from opensora_models.build import build_autoencoder
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.hunyuan_vae.pass_through import can_pass_through, init_pass_through
-from opensora_models.layers.recompute import recompute_stages
+from opensora_models.layers.recompute import Recompute, recompute_stages
 from opensora_models.quality import psnr
 from opensora_models.vae_loss.lpips import Lpips, load_lpips
 from opensora_models.vae_loss.reconstruction import (
@@ -43,8 +43,9 @@ class VaeObjective:
             init_pass_through(self.ae, keyed_generator("weights", recipe.seed))
         self.module.float().train()
         if recipe.memory.grad_checkpoint:
+            how = Recompute.of(recipe.memory)
             for coder in (self.ae.encoder, self.ae.decoder):
-                recompute_stages(coder)
+                recompute_stages(coder, how)
         self.lpips: Lpips | None = None
         if recipe.vae_loss.perceptual_loss_weight:
             source = recipe.vae_loss.lpips_from_pretrained

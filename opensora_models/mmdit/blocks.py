@@ -4,12 +4,12 @@ B batch, N image tokens, L text tokens, S = L + N joined tokens (text first), D 
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opensora_models.mmdit.attention import Attention, attention
 from opensora_models.mmdit.rope import Rope
 
 NORM_EPS = 1e-6
@@ -29,16 +29,6 @@ def modulate(x_BSD: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
     """Return the parameter-free layer norm of `x_BSD`, scaled and shifted by the condition (DiT, section 3.2)."""
     normed_BSD = F.layer_norm(x_BSD, x_BSD.shape[-1:], eps=NORM_EPS)
     return torch.addcmul(shift_B1D, normed_BSD, 1 + scale_B1D)
-
-
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys, values, each (B, S, H, K), to what each query sees, of the queries' shape; keys have no order."""
-
-
-def attention(q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor) -> Tensor:
-    """Let each query see every token."""
-    out_BHSK = F.scaled_dot_product_attention(q_BSHK.transpose(1, 2), k_BSHK.transpose(1, 2), v_BSHK.transpose(1, 2))
-    return out_BHSK.transpose(1, 2)
 
 
 def attend(q_BSHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, rope: Rope, attention: Attention = attention) -> Tensor:

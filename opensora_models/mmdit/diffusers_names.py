@@ -80,7 +80,7 @@ def to_diffusers(state: Mapping[str, Tensor], hidden_size: int) -> StateDict:
                 f"{key}: diffusers' Flux transformer has no such part"
                 + (" (it takes no visual condition)." if key.startswith("cond_in.") else ".")
             )
-        named[name] = _swapped(tensor) if name.startswith("norm_out.") else tensor
+        named[name] = swap_halves(tensor) if name.startswith("norm_out.") else tensor
     return named
 
 
@@ -99,8 +99,20 @@ def from_diffusers(state: Mapping[str, Tensor]) -> StateDict:
         name = _renamed(key, _BACK)
         if name is None:
             raise OsoraError(f"{key}: not a part of diffusers' Flux transformer. Rename it, or leave it out.")
-        named[name] = _swapped(tensor) if name.startswith("final_layer.adaLN") else tensor
+        named[name] = swap_halves(tensor) if name.startswith("final_layer.adaLN") else tensor
     return named
+
+
+def diffusers_module(name: str) -> str | None:
+    """Return diffusers' name of a module in the layout of three projections; None where it has none of its own."""
+    key = _renamed(f"{name}.weight", NAMES)
+    return key and key.removesuffix(".weight")
+
+
+def own_module(name: str) -> str | None:
+    """Return the name, in the layout of three projections, of one of diffusers' modules; None for unknown and shared ones."""
+    key = _renamed(f"{name}.weight", _BACK)
+    return key and key.removesuffix(".weight")
 
 
 def _renamed(key: str, names: Mapping[str, str]) -> str | None:
@@ -117,8 +129,8 @@ def _renamed(key: str, names: Mapping[str, str]) -> str | None:
     return f"{name.replace('#', number[1]) if number else name}.{leaf}"
 
 
-def _swapped(tensor: Tensor) -> Tensor:
-    """Shift and scale change places."""
+def swap_halves(tensor: Tensor) -> Tensor:
+    """Let the first and the second half of the rows, shift and scale, change places."""
     return torch.cat(tensor.chunk(2)[::-1])
 
 

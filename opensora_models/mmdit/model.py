@@ -1,12 +1,10 @@
 """The MMDiT denoiser of Flux and Open-Sora 2.0."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from opensora_models.layers.recompute import Recompute
 from opensora_models.mmdit.blocks import (
     TIMESTEP_FEATURES,
     DoubleStreamBlock,
@@ -49,14 +47,18 @@ class MMDiT(nn.Module):
             SingleStreamBlock(dim, heads, mlp_dim, config.fused_qkv) for _ in range(config.depth_single_blocks)
         )
         self.final_layer = LastLayer(dim, config.in_channels)
-        self.recomputed_double, self.recomputed_single = 0, 0
+        self.recompute = Recompute()
+        self.recomputed_double, self.recomputed_single = range(0), range(0)
         if self.cond_in is not None:
             nn.init.zeros_(self.cond_in.weight)
             nn.init.zeros_(self.cond_in.bias)
 
-    def set_grad_checkpointing(self, double_blocks: int, single_blocks: int) -> None:
-        """Recompute the activations of that many blocks of each kind, from the first, in the backward pass."""
-        self.recomputed_double, self.recomputed_single = double_blocks, single_blocks
+    def set_grad_checkpointing(
+        self, double_blocks: int, single_blocks: int, every: int = 1, how: Recompute | None = None
+    ) -> None:
+        """Recompute activations in the backward pass: of that many blocks of each kind, from the first, every n-th."""
+        self.recompute = how or Recompute()
+        self.recomputed_double, self.recomputed_single = range(0, double_blocks, every), range(0, single_blocks, every)
 
     def forward(
         self,
@@ -86,15 +88,15 @@ class MMDiT(nn.Module):
         rope = self.rope(img_ids_BN3, txt_ids_BL3)
 
         for i, block in enumerate(self.double_blocks):
-            if i < self.recomputed_double and torch.is_grad_enabled():
-                img_BND, txt_BLD = _recomputed(block, img_BND, txt_BLD, act_BD, rope)
+            if i in self.recomputed_double:
+                img_BND, txt_BLD = self.recompute(block, img_BND, txt_BLD, act_BD, rope)
             else:
                 img_BND, txt_BLD = block(img_BND, txt_BLD, act_BD, rope)
         x_BSD = torch.cat([txt_BLD, img_BND], 1)
         for i, block in enumerate(self.single_blocks):
             skip = txt_BLD.shape[1] if i == len(self.single_blocks) - 1 else 0
-            if i < self.recomputed_single and torch.is_grad_enabled():
-                x_BSD = _recomputed(block, x_BSD, act_BD, rope, skip)
+            if i in self.recomputed_single:
+                x_BSD = self.recompute(block, x_BSD, act_BD, rope, skip)
             else:
                 x_BSD = block(x_BSD, act_BD, rope, skip)
         return self.final_layer(x_BSD if self.single_blocks else img_BND, vec_BD)
@@ -118,11 +120,6 @@ class MMDiT(nn.Module):
             raise ValueError(_mismatch("cond_BND", "cond_embed", cond_BND is not None))
         if (guidance_B is None) != (self.guidance_in is None):
             raise ValueError(_mismatch("guidance_B", "guidance_embed", guidance_B is not None))
-
-
-def _recomputed(block: nn.Module, *inputs: Tensor | Rope | int) -> Any:
-    # No block draws random numbers, so the generator's state need not be kept for the second pass.
-    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def _mismatch(argument: str, key: str, given: bool) -> str:

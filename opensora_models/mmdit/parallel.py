@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import nn
 
+from opensora_models.mmdit.attention import Attention
 from opensora_models.mmdit.blocks import DoubleStreamBlock, SelfAttention, SingleStreamBlock
 from opensora_models.mmdit.model import MMDiT
 
@@ -67,6 +68,12 @@ def divide_heads(model: MMDiT, size: int) -> list[str]:
         if isinstance(module, SingleStreamBlock):
             module.widths = [width // size for width in module.widths]
     return [name for name, _ in model.named_modules() if name.endswith(("query_norm", "key_norm"))]
+
+
+def use_attention(model: MMDiT, attention: Attention) -> None:
+    """Let every block attend by another kernel."""
+    for block in attending_blocks(model):
+        block.attention = attention
 
 
 def attending_blocks(model: MMDiT) -> Iterator[DoubleStreamBlock | SingleStreamBlock]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from schemas.checks.registry import Finding, Key, rule
-from schemas.recipes import RunRecipe, TrainRecipe, VaeTrainRecipe
+from schemas.recipes import RunRecipe, VaeTrainRecipe
 
 
 @rule(
@@ -35,7 +35,7 @@ def warmup_ends_before_the_run(recipe: RunRecipe) -> Iterator[Finding]:
 @rule(
     "OSR402",
     RunRecipe,
-    reason="A cosine needs to know where it ends.",
+    reason="A schedule that falls needs to know where it ends.",
     fix='Set max_steps, or optim.schedule = "constant".',
     wrong="""
         _base_ = "stage1"
@@ -49,10 +49,10 @@ def warmup_ends_before_the_run(recipe: RunRecipe) -> Iterator[Finding]:
         schedule = "cosine"
     """,
 )
-def cosine_knows_its_end(recipe: RunRecipe) -> Iterator[Finding]:
-    """The cosine schedule needs max_steps."""
-    if recipe.optim.schedule == "cosine" and recipe.max_steps is None:
-        message = 'optim.schedule = "cosine" runs down to 0 at max_steps, which is not set.'
+def a_falling_rate_knows_its_end(recipe: RunRecipe) -> Iterator[Finding]:
+    """The cosine and the linear schedule need max_steps."""
+    if recipe.optim.schedule != "constant" and recipe.max_steps is None:
+        message = f'optim.schedule = "{recipe.optim.schedule}" runs down to 0 at max_steps, which is not set.'
         yield Finding((("optim", "schedule"),), message)
 
 
@@ -132,33 +132,6 @@ def the_log_has_lines(recipe: RunRecipe) -> Iterator[Finding]:
     if recipe.max_steps is not None and recipe.logging.log_every > recipe.max_steps:
         message = f"logging.log_every = {recipe.logging.log_every} is more than max_steps = {recipe.max_steps}."
         yield Finding((("logging", "log_every"), ("max_steps",)), message)
-
-
-@rule(
-    "OSR406",
-    TrainRecipe,
-    reason="The average is of the denoiser's weights, which adapters leave frozen: it would keep a copy of what it started from.",
-    fix='Un-set it: `_delete_ = ["ema_decay"]` in [optim].',
-    wrong="""
-        _base_ = "stage1"
-        [optim]
-        ema_decay = 0.99
-        [lora]
-        r = 16
-    """,
-    right="""
-        _base_ = "stage1"
-        [lora]
-        r = 16
-    """,
-)
-def adapters_have_no_average(recipe: TrainRecipe) -> Iterator[Finding]:
-    """ema_decay and [lora] do not go together."""
-    if recipe.lora is not None and recipe.optim.ema_decay is not None:
-        message = (
-            f"optim.ema_decay = {recipe.optim.ema_decay} averages the whole denoiser, but [lora] trains adapters only."
-        )
-        yield Finding((("optim", "ema_decay"), ("lora",)), message)
 
 
 @rule(

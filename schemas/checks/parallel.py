@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from schemas.checks.model import denoisers
 from schemas.checks.registry import Finding, rule
-from schemas.parallel import ParallelConfig
+from schemas.parallel import ParallelConfig, SamplingParallelConfig
 from schemas.recipes import RunRecipe, SampleRecipe, TrainRecipe
 
 Spread = RunRecipe | SampleRecipe
@@ -12,25 +13,18 @@ COLOSSALAI = ("ddp", "zero1", "zero2", "hybrid")
 """Plugins of ColossalAI's Booster that have a counterpart here."""
 
 
-def tables(recipe: Spread) -> Iterator[tuple[str, ParallelConfig]]:
-    """Yield every table that spreads something over processes."""
-    yield "parallel", recipe.parallel
-    if isinstance(recipe, SampleRecipe):
-        yield "parallel_ae", recipe.parallel_ae
-
-
-def world_size_problem(config: ParallelConfig, processes: int, name: str = "parallel") -> str | None:
+def world_size_problem(config: ParallelConfig, processes: int) -> str | None:
     """Return what is wrong with running `config` on so many processes, which no recipe knows; None if nothing is."""
-    needed = config.tp_size * config.sp_size * config.pp_size
+    needed = config.together
     if processes % needed:
-        product = (
-            f"{name}.tp_size x sp_size x pp_size = {config.tp_size} x {config.sp_size} x {config.pp_size} = {needed}"
-        )
+        names = [*SIZES, *(["cfg_size"] if isinstance(config, SamplingParallelConfig) else [])]
+        factors = " x ".join(str(getattr(config, name)) for name in names)
+        product = f"parallel.{' x '.join(names)} = {factors} = {needed}"
         return f"{product} does not divide the {processes} processes. Start a multiple of {needed}, or lower the sizes."
     equals = processes // (config.tp_size * config.pp_size)
     if config.shard_size and equals % config.shard_size:
         return (
-            f"{name}.shard_size = {config.shard_size} does not divide the {equals} processes with equal weights "
+            f"parallel.shard_size = {config.shard_size} does not divide the {equals} processes with equal weights "
             f"({processes} / tp_size / pp_size). Choose a divisor, or 0 for all."
         )
     return None
@@ -58,13 +52,12 @@ def world_size_problem(config: ParallelConfig, processes: int, name: str = "para
 )
 def sizes_need_the_hybrid_plugin(recipe: Spread) -> Iterator[Finding]:
     """tp_size, sp_size and pp_size above 1 need plugin = "hybrid"."""
-    for name, config in tables(recipe):
-        for size in SIZES:
-            if getattr(config, size) > 1 and config.plugin != "hybrid":
-                given = f"{name}.{size} = {getattr(config, size)}"
-                message = f'{given}, but {name}.plugin = "{config.plugin}" shares out clips alone.'
-                yield Finding(((name, size), (name, "plugin")), message)
-                break
+    config = recipe.parallel
+    above = [size for size in SIZES if getattr(config, size) > 1]
+    if above and config.plugin != "hybrid":
+        given = f"parallel.{above[0]} = {getattr(config, above[0])}"
+        message = f'{given}, but parallel.plugin = "{config.plugin}" shares out clips alone.'
+        yield Finding((("parallel", above[0]), ("parallel", "plugin")), message)
 
 
 @rule(
@@ -87,10 +80,10 @@ def sizes_need_the_hybrid_plugin(recipe: Spread) -> Iterator[Finding]:
 )
 def stages_need_the_hybrid_plugin(recipe: Spread) -> Iterator[Finding]:
     """zero_stage above 0 needs plugin = "hybrid"."""
-    for name, config in tables(recipe):
-        if config.zero_stage and config.plugin != "hybrid":
-            message = f'{name}.zero_stage = {config.zero_stage} is not read with {name}.plugin = "{config.plugin}".'
-            yield Finding(((name, "zero_stage"), (name, "plugin")), message)
+    config = recipe.parallel
+    if config.zero_stage and config.plugin != "hybrid":
+        message = f'parallel.zero_stage = {config.zero_stage} is not read with parallel.plugin = "{config.plugin}".'
+        yield Finding((("parallel", "zero_stage"), ("parallel", "plugin")), message)
 
 
 @rule(
@@ -114,14 +107,16 @@ def stages_need_the_hybrid_plugin(recipe: Spread) -> Iterator[Finding]:
 )
 def heads_can_be_shared_out(recipe: TrainRecipe | SampleRecipe) -> Iterator[Finding]:
     """num_heads is a multiple of tp_size, and of tp_size x sp_size with all_to_all."""
-    config, heads = recipe.parallel, recipe.model.num_heads
+    config = recipe.parallel
     swaps = config.sequence_parallelism_mode == "all_to_all"
     shares = config.tp_size * (config.sp_size if swaps else 1)
-    if heads % shares:
-        sizes = "tp_size x sp_size" if swaps and config.sp_size > 1 else "tp_size"
-        key = "sp_size" if heads % config.tp_size == 0 else "tp_size"
-        message = f"parallel.{sizes} = {shares} does not divide model.num_heads = {heads}."
-        yield Finding((("parallel", key), ("model", "num_heads")), message)
+    for at, model, _, _ in denoisers(recipe):
+        heads = model.num_heads
+        if heads % shares:
+            sizes = "tp_size x sp_size" if swaps and config.sp_size > 1 else "tp_size"
+            key = "sp_size" if heads % config.tp_size == 0 else "tp_size"
+            message = f"parallel.{sizes} = {shares} does not divide {'.'.join(at)}.num_heads = {heads}."
+            yield Finding((("parallel", key), (*at, "num_heads")), message)
 
 
 @rule(
@@ -204,11 +199,10 @@ def text_can_be_shared_out(recipe: TrainRecipe | SampleRecipe) -> Iterator[Findi
 )
 def the_engine_has_the_plugin(recipe: Spread) -> Iterator[Finding]:
     """engine = "colossalai" needs one of its plugins."""
-    for name, config in tables(recipe):
-        used = name == "parallel" or config.plugin != "none"
-        if config.engine == "colossalai" and used and config.plugin not in COLOSSALAI:
-            message = f'{name}.engine = "colossalai" has no {name}.plugin = "{config.plugin}".'
-            yield Finding(((name, "plugin"), (name, "engine")), message)
+    config = recipe.parallel
+    if config.engine == "colossalai" and config.plugin not in COLOSSALAI:
+        message = f'parallel.engine = "colossalai" has no parallel.plugin = "{config.plugin}".'
+        yield Finding((("parallel", "plugin"), ("parallel", "engine")), message)
 
 
 @rule(
@@ -232,8 +226,33 @@ def the_engine_has_the_plugin(recipe: Spread) -> Iterator[Finding]:
 )
 def shard_sizes_need_sharding(recipe: Spread) -> Iterator[Finding]:
     """shard_size needs a plugin that shares out states."""
-    for name, config in tables(recipe):
-        shares = config.zero_stage > 0 if config.plugin == "hybrid" else config.plugin not in ("none", "ddp")
-        if config.shard_size and not shares:
-            message = f'{name}.shard_size = {config.shard_size} is not read with {name}.plugin = "{config.plugin}".'
-            yield Finding(((name, "shard_size"), (name, "plugin")), message)
+    config = recipe.parallel
+    shares = config.zero_stage > 0 if config.plugin == "hybrid" else config.plugin not in ("none", "ddp")
+    if config.shard_size and not shares:
+        message = f'parallel.shard_size = {config.shard_size} is not read with parallel.plugin = "{config.plugin}".'
+        yield Finding((("parallel", "shard_size"), ("parallel", "plugin")), message)
+
+
+@rule(
+    "OSR508",
+    SampleRecipe,
+    reason="A process without a branch would wait for the others; distilled models have one, t2v has two, references make three.",
+    fix="Lower parallel.cfg_size, and share out tokens (sp_size), features (tp_size) or prompts.",
+    wrong="""
+        _base_ = "sample/256px"
+        [parallel]
+        cfg_size = 3
+    """,
+    right="""
+        _base_ = "sample/256px"
+        [parallel]
+        cfg_size = 2
+    """,
+)
+def every_process_has_a_branch(recipe: SampleRecipe) -> Iterator[Finding]:
+    """cfg_size is at most the number of guidance branches."""
+    processes, branches = recipe.parallel.cfg_size, recipe.branches
+    if processes > branches:
+        why = "model.guidance_embed = true" if branches == 1 else f'sampling.cond_type = "{recipe.condition}"'
+        message = f"parallel.cfg_size = {processes}, but {why} has {branches} guidance branch{'es' * (branches > 1)}."
+        yield Finding((("parallel", "cfg_size"), ("sampling", "cond_type"), ("model", "guidance_embed")), message)

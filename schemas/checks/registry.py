@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from schemas.recipes import AnyRecipe
+from schemas.machine import Machine
+from schemas.recipes import AnyRecipe, Recipe
 
 Key = tuple[str, ...]
 """Names of tables and of the key, from the top."""
@@ -52,10 +53,39 @@ class Rule(NamedTuple):
                 yield Problem(self.code, finding.keys, finding.message, finding.help or self.fix, self.severity)
 
 
+class MachineRule(NamedTuple):
+    """A rule between a recipe and the machine that is to run it: as `Rule`, with a function of both.
+
+    `machine` is the one that the wrong example is about, `on` what it is in words; `right_machine` is another where what
+    the machine has depends on the recipe.
+    """
+
+    code: str
+    name: str
+    reason: str
+    fix: str
+    kinds: tuple[type[Any], ...]
+    function: Callable[[Any, Machine], Iterator[Finding]]
+    wrong: str
+    right: str
+    severity: Severity
+    machine: Machine
+    right_machine: Machine
+    on: str
+
+    def problems(self, recipe: AnyRecipe, machine: Machine) -> Iterator[Problem]:
+        """Yield what keeps a recipe from running well on a machine; nothing for kinds that the rule is not about."""
+        if isinstance(recipe, self.kinds):
+            for finding in self.function(recipe, machine):
+                yield Problem(self.code, finding.keys, finding.message, finding.help or self.fix, self.severity)
+
+
 RULES: dict[str, Rule] = {}
+MACHINE_RULES: dict[str, MachineRule] = {}
 
 
 Check = TypeVar("Check", bound=Callable[[Any], Iterator[Finding]])
+MachineCheck = TypeVar("MachineCheck", bound=Callable[[Any, Machine], Iterator[Finding]])
 
 
 def rule(
@@ -68,6 +98,43 @@ def rule(
             raise AssertionError(f"two rules have the code {code}")
         name = function.__name__.replace("_", " ")
         RULES[code] = Rule(code, name, reason, fix, kinds, function, _lines(wrong), _lines(right), severity)
+        return function
+
+    return register
+
+
+def machine_rule(
+    code: str,
+    *kinds: type[Any],
+    reason: str,
+    fix: str,
+    wrong: str,
+    right: str,
+    machine: Machine,
+    on: str,
+    right_machine: Machine | None = None,
+    severity: Severity = "error",
+) -> Callable[[MachineCheck], MachineCheck]:
+    """Register a function as the rule `code` between a machine and recipes of the given classes, or of all."""
+
+    def register(function: MachineCheck) -> MachineCheck:
+        if code in MACHINE_RULES:
+            raise AssertionError(f"two rules have the code {code}")
+        examples = _lines(wrong), _lines(right)
+        name = function.__name__.replace("_", " ")
+        MACHINE_RULES[code] = MachineRule(
+            code,
+            name,
+            reason,
+            fix,
+            kinds or (Recipe,),
+            function,
+            *examples,
+            severity,
+            machine,
+            right_machine or machine,
+            on,
+        )
         return function
 
     return register

@@ -146,9 +146,10 @@ def condition_has_an_input(recipe: SampleRecipe) -> Iterator[Finding]:
 )
 def condition_leaves_frames_to_make(recipe: SampleRecipe) -> Iterator[Finding]:
     """num_frames is more than what cond_type shows."""
-    shown = FRAMES_SHOWN.get(recipe.sampling.cond_type, 0)
+    shown = FRAMES_SHOWN.get(recipe.condition, 0)
     if recipe.sampling.num_frames <= shown:
-        message = f"sampling.num_frames = {recipe.sampling.num_frames}, but {recipe.sampling.cond_type} shows {shown} of them."
+        what = recipe.condition if recipe.t2i2v is None else "[t2i2v]"
+        message = f"sampling.num_frames = {recipe.sampling.num_frames}, but {what} shows {shown} of them."
         yield Finding((("sampling", "num_frames"), ("sampling", "cond_type")), message)
 
 
@@ -276,3 +277,25 @@ def the_images_resolution_is_known(recipe: SampleRecipe) -> Iterator[Finding]:
     if recipe.t2i2v is not None and RESOLUTION.fullmatch(recipe.t2i2v.img_resolution) is None:
         message = f't2i2v.img_resolution: "{recipe.t2i2v.img_resolution}" is not a resolution.'
         yield Finding((("t2i2v", "img_resolution"),), message)
+
+
+@rule(
+    "OSR322",
+    SampleRecipe,
+    reason="The image model makes the first frame and nothing else of a clip.",
+    fix='Leave sampling.cond_type at "t2v", or take [t2i2v] out for references of your own.',
+    wrong="""
+        _base_ = "sample/t2i2v_256px"
+        [sampling]
+        cond_type = "i2v_loop"
+    """,
+    right="""
+        _base_ = "sample/t2i2v_256px"
+    """,
+)
+def nothing_but_the_first_frame_is_given(recipe: SampleRecipe) -> Iterator[Finding]:
+    """[t2i2v] goes with cond_type = "t2v" or "i2v_head"."""
+    given = recipe.sampling.cond_type
+    if recipe.t2i2v is not None and given not in ("t2v", "i2v_head"):
+        message = f'[t2i2v] makes a first frame, but sampling.cond_type = "{given}" takes references.'
+        yield Finding((("sampling", "cond_type"), ("t2i2v",)), message)

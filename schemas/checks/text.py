@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from schemas.checks.model import denoisers
 from schemas.checks.registry import Finding, rule
 from schemas.recipes import SampleRecipe, TrainRecipe
 
@@ -36,16 +37,18 @@ CLIP_TOKENS = 77
 )
 def text_is_as_wide_as_the_model_takes(recipe: Diffusing) -> Iterator[Finding]:
     """context_in_dim is T5's width and vec_in_dim CLIP's, for encoders whose width is known."""
-    inputs = (
-        ("context_in_dim", recipe.model.context_in_dim, "t5", recipe.text.t5.from_pretrained, T5_WIDTHS),
-        ("vec_in_dim", recipe.model.vec_in_dim, "clip", recipe.text.clip.from_pretrained, CLIP_WIDTHS),
-    )
-    for key, given, encoder, name, widths in inputs:
-        width = widths.get(name.rstrip("/").rsplit("/", 1)[-1])
-        if width is not None and width != given:
-            message = f"model.{key} = {given}, but {name} gives {width} features."
-            keys = (("model", key), ("text", encoder, "from_pretrained"))
-            yield Finding(keys, message, f"Use model.{key} = {width}, or another encoder.")
+    for at, model, _, _ in denoisers(recipe):
+        inputs = (
+            ("context_in_dim", model.context_in_dim, "t5", recipe.text.t5.from_pretrained, T5_WIDTHS),
+            ("vec_in_dim", model.vec_in_dim, "clip", recipe.text.clip.from_pretrained, CLIP_WIDTHS),
+        )
+        for key, given, encoder, name, widths in inputs:
+            width = widths.get(name.rstrip("/").rsplit("/", 1)[-1])
+            if width is not None and width != given:
+                ours = ".".join((*at, key))
+                keys = ((*at, key), ("text", encoder, "from_pretrained"))
+                message = f"{ours} = {given}, but {name} gives {width} features."
+                yield Finding(keys, message, f"Use {ours} = {width}, or another encoder.")
 
 
 @rule(

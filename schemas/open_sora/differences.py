@@ -25,6 +25,7 @@ class Difference:
 
 
 BUCKETS_HAVE_SIZES = "read only without buckets; each bucket has a batch size of its own"
+DECODING = "the autoencoder is not cut up: the processes that make a batch together share out its clips for decoding"
 CLIPS = ("train", "vae-train", "vae-sample", "vae-stats")
 DIFFERENCES: tuple[Difference, ...] = (
     Difference("t5.cache_dir", "a path of a private cluster; the hub's cache is where HF_HOME says"),
@@ -48,9 +49,9 @@ DIFFERENCES: tuple[Difference, ...] = (
         "plugin", "Open-Sora's script that reconstructs clips does not read it", kinds=("vae-sample", "vae-stats")
     ),
     Difference("plugin", "null, which is the same as no such key", kinds=("sample",)),
-    Difference("plugin_ae", "null, which is the same as no such key", kinds=("sample",)),
+    Difference("plugin_ae", DECODING, kinds=("sample",)),
     Difference("plugin_config", "null, which is the same as no such key", kinds=("sample",)),
-    Difference("plugin_config_ae", "null, which is the same as no such key", kinds=("sample",)),
+    Difference("plugin_config_ae", DECODING, kinds=("sample",)),
     Difference(
         "sampling_option.is_causal_vae",
         "osora takes it from the autoencoder; the high-compression config inherits true for a DC-AE, which is not causal",

@@ -8,13 +8,11 @@ from schemas.open_sora.fixed import constants, derived
 from schemas.open_sora.pairs import NOTHING, NoCounterpartError, Pair
 from schemas.open_sora.plugins import parallel_of, plugin_of
 from schemas.open_sora.tables import AUTOENCODER_TABLE, look_up, pairs_of
-from schemas.parallel import ParallelConfig
+from schemas.parallel import ParallelConfig, SamplingParallelConfig
 from schemas.recipes import RECIPES, AnyRecipe, SampleRecipe, TrainRecipe
 from schemas.resolve.fields import as_toml, defaults_of
 
 OPTIONAL_TABLES = ("lora", "discriminator", "t2i2v")
-PARALLEL = {"parallel": "", "parallel_ae": "_ae"}
-"""osora's table -> what Open-Sora puts behind `plugin` and `plugin_config`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class _Exporter:
         self.config: dict[str, Any] = {}
         self.lost: dict[str, str] = {}
         self.pairs: tuple[Pair, ...] = ()
-        self.said: set[str] = {"kind", "schema_version", "parallel.engine", "parallel_ae.engine"}
+        self.said: set[str] = {"kind", "schema_version", "parallel.engine"}
 
     def run(self) -> Export:
         kind = self.recipe.kind
@@ -85,9 +83,8 @@ class _Exporter:
             self._put(pair.theirs, value)
 
     def _special(self, tables: set[str]) -> None:
-        for table, suffix in PARALLEL.items():
-            if table in self.tree:
-                self._parallel(table, suffix)
+        if "parallel" in self.tree:
+            self._parallel(self.tree["parallel"])
         if isinstance(self.recipe, TrainRecipe):
             self._conditions(self.recipe)
         if "t2i2v" in tables:
@@ -98,9 +95,8 @@ class _Exporter:
             self._put("wandb", True)
             self._put("wandb_project", project)
 
-    def _parallel(self, table: str, suffix: str) -> None:
-        values = self.tree[table]
-        self.said |= {f"{table}.{name}" for name in values}
+    def _parallel(self, values: dict[str, Any]) -> None:
+        self.said |= {f"parallel.{name}" for name in values}
         always = not isinstance(self.recipe, SampleRecipe)
         reasons: dict[str, str] = {}
         try:
@@ -109,16 +105,16 @@ class _Exporter:
             reasons["plugin"] = str(reason)
             plugin, config = plugin_of(values | {"plugin": "none"}, always=always)
         if plugin is not None:
-            self._put(f"plugin{suffix}", plugin)
-            self._put(f"plugin_config{suffix}", config)
-        back = ParallelConfig().model_dump() | parallel_of(plugin, config)[0]
+            self._put("plugin", plugin)
+            self._put("plugin_config", config)
+        back = (ParallelConfig() if always else SamplingParallelConfig()).model_dump() | parallel_of(plugin, config)[0]
         told = (
             "Open-Sora always trains with a plugin"
             if values["plugin"] == "none"
             else f"the plugin {plugin} does not take it"
         )
         changed = [name for name in values if name != "engine" and values[name] != back[name]]
-        self.lost |= {f"{table}.{name}": reasons.get(name, told) for name in changed}
+        self.lost |= {f"parallel.{name}": reasons.get(name, told) for name in changed}
 
     def _conditions(self, recipe: TrainRecipe) -> None:
         """Write the weights that count, where the model takes frames; whole ones as whole numbers."""

@@ -154,17 +154,15 @@ class _Importer:
 
     def _plugins(self) -> None:
         missing = "zero2" if self.kind in ("train", "vae-train") else None
-        for table, suffix in (("parallel", ""), ("parallel_ae", "_ae"))[: 2 if self.kind == "sample" else 1]:
-            names = f"plugin{suffix}", f"plugin_config{suffix}"
-            config = self._theirs(names[1], None)
-            values, left = parallel_of(self._theirs(names[0], missing), config)
-            if values or self._theirs(names[0], NOTHING) is None:
-                self.read |= set(names)
-            for name, value in values.items():
-                if value != self._usual(f"{table}.{name}") or name in (config or {}):
-                    self._set(f"{table}.{name}", value, f"{names[1]}.{name}" if name != "plugin" else names[0])
-            for name, reason in left.items():
-                self._leave(f"{names[1]}.{name}", config[name], reason)
+        config = self._theirs("plugin_config", None)
+        values, left = parallel_of(self._theirs("plugin", missing), config)
+        if values or self._theirs("plugin", NOTHING) is None:
+            self.read |= {"plugin", "plugin_config"}
+        for name, value in values.items():
+            if value != self._usual(f"parallel.{name}") or name in (config or {}):
+                self._set(f"parallel.{name}", value, f"plugin_config.{name}" if name != "plugin" else name)
+        for name, reason in left.items():
+            self._leave(f"plugin_config.{name}", config[name], reason)
 
     def _wandb(self) -> None:
         if self._theirs("wandb", None) is False:

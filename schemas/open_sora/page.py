@@ -51,9 +51,8 @@ def _differences() -> Iterable[str]:
 def _keys() -> Iterable[str]:
     yield "## Keys\n"
     yield (
-        "`plugin` with `plugin_config` is `[parallel]` (for sampling also `plugin_ae` with `plugin_config_ae`, `[parallel_ae]`), "
-        "`condition_config` is `[condition]`,\n`use_t2i2v` is whether there is a table `[t2i2v]`, and `wandb` with "
-        "`wandb_project` is `logging.wandb_project`."
+        "`plugin` with `plugin_config` is `[parallel]`, `condition_config` is `[condition]`,\n"
+        "`use_t2i2v` is whether there is a table `[t2i2v]`, and `wandb` with `wandb_project` is `logging.wandb_project`."
     )
     for kind, pairs in SIMPLE.items():
         yield f"### {kind}\n"

@@ -7,7 +7,7 @@ The rules between fields bring their own (`schemas.checks`); the codes of the la
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from schemas.checks import RULES
+from schemas.checks import MACHINE_RULES, RULES
 from schemas.errors import UsageError
 from schemas.resolve.kinds import recipe_kinds
 
@@ -17,7 +17,8 @@ class Code:
     """A code's page: name, reason, way out, a wrong and a right recipe (the file `recipe.toml`) with their options.
 
     `kinds` names the recipes that the code is about; nothing stands for all. `sets` are the `--set` options of the wrong
-    recipe, `right_sets` those of the right one, `command` the kind of recipe that is asked for.
+    recipe, `right_sets` those of the right one, `command` the kind of recipe that is asked for, `on` the machine of a code
+    that `--hardware here` finds.
     """
 
     code: str
@@ -31,6 +32,7 @@ class Code:
     sets: tuple[str, ...] = ()
     right_sets: tuple[str, ...] = ()
     command: str | None = None
+    on: str | None = None
 
 
 LANGUAGE = (
@@ -190,6 +192,20 @@ def all_codes() -> dict[str, Code]:
             rule.severity,
         )
         for rule in RULES.values()
+    ]
+    rules += [
+        Code(
+            rule.code,
+            rule.name,
+            rule.reason,
+            rule.fix,
+            rule.wrong,
+            rule.right,
+            recipe_kinds(rule.kinds),
+            rule.severity,
+            on=rule.on,
+        )
+        for rule in MACHINE_RULES.values()
     ]
     return {code.code: code for code in sorted([*LANGUAGE, *rules], key=lambda code: code.code)}
 

@@ -22,8 +22,6 @@ RENAMES: dict[int, dict[str, tuple[str, ...]]] = {
         "sampling_option": ("sampling",),
         "plugin": ("parallel.plugin",),
         "plugin_config": ("parallel",),
-        "plugin_ae": ("parallel_ae.plugin",),
-        "plugin_config_ae": ("parallel_ae",),
         "img_flux": ("t2i2v.img_flux",),
         "img_flux_ae": ("t2i2v.img_flux_ae",),
         "img_resolution": ("t2i2v.img_resolution",),

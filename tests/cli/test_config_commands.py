@@ -62,6 +62,16 @@ def test_json_is_one_list_with_both_places(osora: Osora, good: Path) -> None:
     assert (fine.returncode, json.loads(fine.stdout)) == (0, [])
 
 
+def test_a_recipe_that_this_machine_cannot_run_is_found_with_the_place(osora: Osora) -> None:
+    options = ["--hardware", "here", "--format", "json", "--set", "optim.accumulation_steps=2"]
+    sizes = 'buckets={_delete_=true, "768px"={129=[1.0, 4096]}}'
+    done = osora("config", "validate", "stage1", *options, "--set", sizes)
+    assert done.returncode == 1, done.stderr
+    found = {each["code"]: each for each in json.loads(done.stdout)}
+    assert "a batch of 4096 x 768px, 129 frames needs about" in found["OSR609"]["message"]
+    assert found["OSR609"]["place"]["file"] == "<command line>"
+
+
 def test_github_annotations_escape_what_ends_a_command(osora: Osora, good: Path) -> None:
     (good.parent / "a,b.toml").write_text(GOOD + "lrr = 1\n")
     done = osora("config", "validate", "a,b.toml", "--format", "github")

@@ -1,4 +1,4 @@
-"""A job of many prompts that is killed and resumed."""
+"""Jobs of many prompts: killed and resumed, and shared out over processes."""
 
 import json
 import signal
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from opensora_cli.data.demo_clips import prepare_demo
+from opensora_cli.sampling import Pipeline, Request
 from tests.cli.conftest import Osora, environment
 
 ROWS = 20
@@ -40,8 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def media(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("sample-*.png")}
+def media(folder: Path, suffix: str = ".png") -> dict[str, tuple[bytes, int]]:
+    files = [path for path in folder.glob(f"sample-*{suffix}") if path.is_file()]
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
 def test_killed_in_the_middle_and_resumed_it_makes_exactly_the_missing_ones(folder: Path, osora: Osora) -> None:
@@ -63,3 +65,36 @@ def test_killed_in_the_middle_and_resumed_it_makes_exactly_the_missing_ones(fold
     assert after["sample-0007.png"][0] == before["sample-0007.png"][0]  # made again from the same seed
     seeds = [json.loads(path.read_text())["seed"] for path in (folder / "killed").glob("sample-*.json")]
     assert sorted(seeds) == list(range(42, 42 + ROWS))
+
+
+def test_two_processes_make_the_files_of_one_and_report_what_failed(
+    folder: Path, osora: Osora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = 4
+    sets = [f"sampling.{setting}" for setting in ("num_steps=1", "num_frames=5", "resolution=48px")]
+    (folder / "two" / "sample-0003.mp4").mkdir(parents=True)  # of the second process's share: no file can be put here
+    options = [*QUICK[:4], *(option for one in sets for option in ("--set", one))]
+    command = ("sample", "tiny/t2i2v", "--prompts", "prompts.csv", "--end-index", rows, *options)
+    done = osora(*command, "--save-dir", "two", "--nproc", 2, "--overwrite", cwd=folder)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 of 4 samples failed, the others are written:\n  sample 3: cannot write" in done.stderr
+    assert done.stdout.count("contact sheet: two/contact-sheet.png") == 1
+    assert {"images 2/2", "sampling 2/2"} <= {line.split("  ")[0] for line in done.stdout.splitlines()}
+    (folder / "two" / "sample-0003.mp4").rmdir()
+
+    monkeypatch.chdir(folder)
+    request = Request(prompts_file=Path("prompts.csv"), end_index=rows)
+    for save_dir, resume in (("one", False), ("two", True)):
+        before = media(folder / save_dir, ".mp4")
+        pipeline = Pipeline.from_recipe(
+            "tiny/t2i2v", sets=[*sets, f"sampling.save_dir={save_dir}"], unsets=QUICK[1:4:2]
+        )
+        pipeline.run(request, resume=resume)
+        made = {name for name, facts in media(folder / save_dir, ".mp4").items() if facts != before.get(name)}
+        assert len(made) == (1 if resume else rows)
+    one, two = (
+        {file: facts[0] for suffix in (".mp4", ".png") for file, facts in media(folder / job, suffix).items()}
+        for job in ("one", "two")
+    )
+    assert one == two
+    assert len(set(one.values())) == 2 * rows

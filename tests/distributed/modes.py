@@ -1,6 +1,6 @@
 """Every way to spread the tiny denoiser over processes, and how one process does the same work."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class Mode:
     fused: bool = False
     accumulation: int = 1
     recompute: bool = False
+    lora: bool = False
 
 
 def _hybrid(stage: int = 0, **sizes: object) -> dict[str, object]:
@@ -31,6 +32,10 @@ MODES = {
     "ring-2": Mode(2, _hybrid(sp_size=2, **RING), 1),
     "tensor-2": Mode(2, _hybrid(tp_size=2), 1),
     "tensor-2-fused": Mode(2, _hybrid(tp_size=2), 1, fused=True, recompute=True),
+    "ddp-2-lora": Mode(2, {"plugin": "ddp"}, 2, lora=True),
+    "zero2-2-lora": Mode(2, {"plugin": "zero2"}, 2, lora=True),
+    "fsdp-2-lora": Mode(2, {"plugin": "fsdp"}, 2, lora=True, recompute=True),
+    "ulysses-2-lora": Mode(2, _hybrid(sp_size=2), 1, lora=True),
     "ddp-4": Mode(4, {"plugin": "ddp", "reduce_bucket_size_in_m": 1}, 4),
     "zero3-4": Mode(4, {"plugin": "zero3"}, 4),
     "hybrid-sharding-4": Mode(4, {"plugin": "zero2", "shard_size": 2}, 4),
@@ -43,8 +48,21 @@ MODES = {
     "tensor-ring-zero1-4": Mode(4, _hybrid(1, tp_size=2, sp_size=2, **RING), 1, accumulation=2),
     "tensor-ulysses-4": Mode(4, _hybrid(tp_size=2, sp_size=2), 1),
 }
+COLOSSALAI = {
+    f"colossalai-{name}": replace(mode, parallel={**mode.parallel, "engine": "colossalai"})
+    for name, mode in {
+        "ddp-2": Mode(2, {"plugin": "ddp", "static_graph": True}, 2),
+        "ddp-accumulating-2": Mode(2, {"plugin": "ddp", "reduce_bucket_size_in_m": 1}, 2, accumulation=2),
+        "hybrid-2": Mode(2, _hybrid(), 2),
+        "ulysses-2-fused": Mode(2, _hybrid(sp_size=2), 1, fused=True, recompute=True),
+        "tensor-2": Mode(2, _hybrid(tp_size=2), 1),
+        "tensor-4": Mode(4, _hybrid(tp_size=2), 2, recompute=True),
+    }.items()
+}
+"""What ColossalAI can do on a CPU; `make colossalai-test` runs them."""
 TESTED = [
     *("ddp-2", "zero1-2", "zero2-2", "fsdp-2", "ulysses-2-fused", "ring-2", "tensor-2-fused"),
+    *("ddp-2-lora", "fsdp-2-lora"),
     *("hybrid-sharding-ulysses-4", "zero3-tensor-4", "tensor-ring-zero1-4"),
 ]
 """What the test suite runs; `benchmarks/parallel_equality.py` runs all."""

@@ -155,3 +155,25 @@ def test_a_mesh_that_the_processes_do_not_fill_is_refused_before_any_starts(tmp_
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "does not divide the 3 processes" in done.stderr
+
+
+def test_a_hang_leaves_the_stacks_of_every_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, threading, torch, torch.distributed as dist\nfrom pathlib import Path\n"
+        "from opensora_cli.distributed.process import start_process\n"
+        "from opensora_cli.distributed.watchdog import Watchdog\nfrom opensora_cli.training.interrupt import Interrupt\n"
+        "from schemas.parallel import ParallelConfig\n"
+        "def asleep():\n    threading.Event().wait()\n"
+        "def waiting_for_all():\n    dist.all_reduce(torch.ones(1))\n"
+        "process = start_process('cpu', ParallelConfig(hang_seconds=3))\n"
+        "dist.barrier()\n"
+        "with Interrupt(), Watchdog(1.5, Path(sys.argv[1], f'rank-{process.rank}.log')):\n"
+        "    waiting_for_all() if process.is_main else asleep()\n"
+    )
+    job = jobs.start(2, "-c", code, tmp_path)
+    _, errors = job.communicate()
+    assert job.returncode == 1
+    assert errors.startswith("process ")
+    logs = [(tmp_path / f"rank-{rank}.log").read_text() for rank in (0, 1)]
+    assert "waiting_for_all" in logs[0]
+    assert "asleep" in logs[1]

@@ -24,10 +24,12 @@ from opensora_cli.training.run_folder import RunFolder
 from opensora_cli.training.trainer import Trainer
 from opensora_models.build import build_denoiser
 from opensora_models.diffusion.latent_packing import image_ids, text_ids
+from opensora_models.lora import add_adapters
+from schemas.lora import LoraConfig
 from schemas.parallel import ParallelConfig
 from schemas.recipes import TrainRecipe
 from schemas.resolve import resolve
-from tests.distributed.modes import MODES, Mode
+from tests.distributed.modes import COLOSSALAI, MODES, Mode
 from tests.unit.training_fakes import FakeBatch, SilentDisplay
 
 UPDATES = 10
@@ -55,6 +57,9 @@ class TinyDenoiser:
         with seeded_init(recipe.seed):
             self.module: nn.Module = build_denoiser(self.config)
             nn.init.normal_(self.module.cond_in.weight, std=0.02)  # it starts at zero, which would hide its gradient
+        if recipe.lora is not None:
+            with seeded_init(recipe.seed):
+                add_adapters(self.module, recipe.lora)
         if recipe.memory.grad_checkpoint:
             self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
 
@@ -88,6 +93,7 @@ def recipe_of(mode: Mode, every: int) -> TrainRecipe:
     return recipe.model_copy(
         update={
             "dtype": "fp32",
+            "lora": LoraConfig(r=4) if mode.lora else None,
             "max_steps": UPDATES,
             "optim": optim,
             "model": recipe.model.model_copy(update={"fused_qkv": mode.fused}),
@@ -139,13 +145,14 @@ def main() -> None:
     out, every, *tasks = sys.argv[1:]
     process = start_process("cpu", ParallelConfig())
     end_with_launcher()
+    modes = MODES | COLOSSALAI
     for task in tasks:
         source, _, name = task.rpartition(">")
         if source:
-            copy_state(Path(out, source), Path(out, task), MODES[name], process)
+            copy_state(Path(out, source), Path(out, task), modes[name], process)
         else:
             (Path(out) / f"pid-{process.rank}").write_text(str(os.getpid()))
-            trainer_of(Path(out, name), MODES[name], process, int(every)).fit()
+            trainer_of(Path(out, name), modes[name], process, int(every)).fit()
     leave()
 
 

@@ -71,3 +71,18 @@ def test_building_with_a_seed_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
     with seeded_init(1):
         assert torch.equal(nn.Linear(3, 3).weight, first)
+
+
+def test_a_line_ends_at_zero_and_warms_up_from_the_initial_rate() -> None:
+    config = OptimConfig(lr=1.0, warmup_steps=1, initial_lr=0.5, schedule="linear")
+    module = nn.Linear(2, 1)
+    optimizer = Optimizer(module, config, 5)
+    for p in module.parameters():
+        p.grad = torch.zeros_like(p)
+    assert [optimizer.step(i) for i in range(8)] == pytest.approx([0.75, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0, 0.0])
+
+
+def test_schedules_that_fall_need_an_end() -> None:
+    for schedule in ("linear", "cosine"):
+        with pytest.raises(ValueError, match=f"a {schedule} schedule needs max_steps"):
+            learning_rate(3, lr=1.0, warmup_steps=0, schedule=schedule)  # type: ignore[arg-type]

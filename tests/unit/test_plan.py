@@ -157,6 +157,19 @@ def test_sampling_has_no_gradients_and_offloading_lowers_the_peak() -> None:
     assert planned("sample/256px", "sampling.fp8_weights=true").states["denoiser"] < 0.55 * plans[0].states["denoiser"]
 
 
+@pytest.mark.parametrize("resolution", ["256px", "768px"])
+def test_low_vram_samples_the_published_model_within_24_gb(resolution: str) -> None:
+    recipe = resolve(
+        "sample/256px",
+        layers=["layers/low_vram"],
+        sets=[f"sampling.resolution={resolution}", "sampling.num_frames=129"],
+    ).recipe
+    plan = make_plan(recipe, Target(1, "rtx4090", memory_of("rtx4090")))
+    assert plan.parameters["denoiser"].total > 11e9
+    assert plan.shapes[0].fits
+    assert not planned("sample/256px", target=plan.target).shapes[0].fits
+
+
 def test_other_autoencoders_are_counted_too() -> None:
     plan = planned("vae/dc_ae")
     assert plan.parameters["autoencoder"].total == 459_462_147

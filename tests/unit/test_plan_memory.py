@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from opensora_cli.planning.coded import latent_size
 from opensora_cli.planning.coding import coding
 from opensora_cli.planning.judges import discriminator_pass
-from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, mmdit_flops, mmdit_segments
+from opensora_cli.planning.mmdit import MMDiTCounter, Recomputed, Tokens, mmdit_flops, mmdit_segments
 from opensora_cli.planning.modules import count_denoiser
 from opensora_cli.planning.precision import Precision
-from opensora_cli.planning.segments import Segment, Sharding, update_peak
+from opensora_cli.planning.segments import Segment, Sharding, offloaded, update_peak
 from opensora_cli.planning.traced import LiveStorages
 from opensora_models.dc_ae.model import DCAE
 from opensora_models.discriminator.model import PatchDiscriminator3D
@@ -84,7 +84,7 @@ def test_blocks_save_what_the_plan_counts(keys: dict[str, object], batch: int, d
         out = module(img, ids[0], txt, ids[1], torch.zeros(batch), vec, cond, guidance)
         out.float().square().mean()
     counter = MMDiTCounter(config, Precision.of(dtype, "cpu"))
-    segments = mmdit_segments(counter, tokens, count_denoiser(config).trained, (0, 0))
+    segments = mmdit_segments(counter, tokens, count_denoiser(config).trained, Recomputed())
     counted = sum(segment.kept + segment.casts for segment in segments)
     inputs = saved.total - counted
     # Only the inputs, which the caller holds anyway, the few condition vectors and rounding are between the two.
@@ -196,36 +196,48 @@ def block(number: int, *, recomputed: bool = False, casts: int = 0) -> Segment:
 
 
 def test_the_peak_of_kept_blocks_lies_before_the_first_gradients() -> None:
-    peak = update_peak([block(0), block(1)], Sharding(), accumulates=False, device="cuda")
+    peak = update_peak([block(0), block(1)], Sharding(), accumulates=False)
     # Both blocks' activations and what the last one works with, its own gradients not yet there.
     assert (peak.total, peak.activations, peak.gradients) == (203, 203, 0)
 
 
 def test_recomputing_keeps_inputs_and_one_block() -> None:
     blocks = [block(number, recomputed=True) for number in range(10)]
-    peak = update_peak(blocks, Sharding(), accumulates=False, device="cuda")
+    peak = update_peak(blocks, Sharding(), accumulates=False)
     # In block 1: two inputs, its activations without its own input, its work, and the gradients of eight blocks; in
     # block 0 one input less and one block's gradients more: 10 + 90 + 3 + 9 * 20.
     assert (peak.total, peak.moment) == (283, "backward of block 0")
 
 
 def test_with_accumulation_all_gradients_are_there() -> None:
-    peak = update_peak([block(0), block(1)], Sharding(), accumulates=True, device="cuda")
+    peak = update_peak([block(0), block(1)], Sharding(), accumulates=True)
     assert (peak.total, peak.gradients) == (203 + 40, 40)
 
 
 def test_gathered_weights_hold_copies_of_one_block_not_of_all() -> None:
     blocks = [block(number, casts=1000) for number in range(4)]
-    whole = update_peak(blocks, Sharding(), accumulates=False, device="cuda")
-    shared = update_peak(blocks, Sharding(weights=4, gradients=4), accumulates=False, device="cuda")
-    ahead = update_peak(blocks, Sharding(weights=4, gradients=4, gathered=2), accumulates=False, device="cuda")
+    whole = update_peak(blocks, Sharding(), accumulates=False)
+    shared = update_peak(blocks, Sharding(weights=4, gradients=4), accumulates=False)
+    ahead = update_peak(blocks, Sharding(weights=4, gradients=4, gathered=2), accumulates=False)
     assert (whole.casts, shared.casts, ahead.casts) == (4000, 1000, 2000)
 
 
-def test_an_update_on_the_cpu_copies_the_second_moments() -> None:
+def test_an_update_takes_no_memory_of_its_own() -> None:
     only_states = [Segment("block", 0, 0, False, 1000, 0, 0)]
-    assert update_peak(only_states, Sharding(), accumulates=False, device="cuda").total == 4000
-    assert update_peak(only_states, Sharding(), accumulates=False, device="cpu").total == 8000
+    assert update_peak(only_states, Sharding(), accumulates=False).total == 4000
+
+
+def test_a_block_that_keeps_its_products_keeps_them_beside_its_inputs() -> None:
+    blocks = [Segment(f"block {n}", 100, 10, True, 0, 0, 3, products=40) for n in range(4)]
+    peak = update_peak(blocks, Sharding(), accumulates=False)
+    assert peak.total == 4 * 50 + (100 - 50) + 3
+
+
+def test_inputs_wait_in_host_memory_as_far_as_it_reaches() -> None:
+    blocks = [block(number, recomputed=number > 0) for number in range(4)]
+    found = offloaded(blocks, 25)
+    assert [one.inputs for one in found] == [10, 0, 0, 10]
+    assert [one.working for one in found] == [3, 23, 23, 3]  # one on its way out, one on its way back
 
 
 @given(st.integers(1, 6), st.integers(0, 3), st.integers(1, 500), st.integers(1, 4))
@@ -236,8 +248,11 @@ def test_recomputing_never_keeps_more_and_memory_grows_with_the_batch(
     counter = MMDiTCounter(config, Precision.of("bf16", "cuda"))
     counts = count_denoiser(config).trained
 
-    def kept(size: int, recomputed: tuple[int, int]) -> int:
+    def kept(size: int, recomputed: Recomputed) -> int:
         return sum(one.kept for one in mmdit_segments(counter, Tokens(size, tokens, 16), counts, recomputed))
 
-    assert kept(batch, (again, again)) <= kept(batch, (0, 0))
-    assert kept(batch, (0, 0)) < kept(batch + 1, (0, 0))
+    plain, some = Recomputed(), range(again)
+    kept_some = kept(batch, Recomputed(some, some))
+    assert kept_some <= kept(batch, Recomputed(some, some, "products")) <= kept(batch, plain)
+    assert kept_some <= kept(batch, Recomputed(some[::2], some[::2])) <= kept(batch, plain)
+    assert kept(batch, plain) < kept(batch + 1, plain)

@@ -207,3 +207,17 @@ def test_without_an_endpoint_nothing_is_made(demo: Path, tmp_path: Path, monkeyp
     with pytest.raises(OsoraError, match="OPENAI_API_KEY is not set"):
         new_pipeline(demo, tmp_path / "never", "refine_prompt=true").run(Request(prompts=("a",)))
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("cfg_size=2", "= 1 x 1 x 1 x 2 = 2 does not divide the 1 processes.*--nproc"),
+        ("plugin=fsdp", "in sampling each goes at its own pace"),
+        ("pp_size=2", "not blocks"),
+    ],
+)
+def test_what_one_process_cannot_do_is_said(key: str, message: str) -> None:
+    sets = [f"parallel.{key}", *(["parallel.plugin=hybrid"] if key.startswith("pp") else [])]
+    with pytest.raises(OsoraError, match=message):
+        Pipeline.from_recipe("tiny/sample", sets=sets, unsets=["model.from_pretrained", "ae.from_pretrained"])

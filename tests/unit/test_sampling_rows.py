@@ -151,7 +151,7 @@ def test_files_are_called_after_the_name_the_index_or_the_prompt(
         ("text,name\na,../x\n", "auto", "'../x' cannot be the name of a file"),
         ("text,name\na,contact-sheet\n", "auto", "2 files would be called 'contact-sheet'"),
         ("text,name\na,\n", "name", 'sample 0: sampling.names = "name", and the row has none'),
-        (f"text\n{'long ' * 60}\n", "prompt", "at most 240 bytes"),
+        (f"text\n{'long ' * 60}\n", "prompt", "at most 230 bytes"),
         ("text\na\na\n", "prompt", "2 files would be called 'a-0'"),
     ],
 )

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from opensora_cli.data.position import History
 from opensora_cli.distributed.process import Process
 from opensora_cli.training.draws import Draws
+from opensora_cli.training.objective import Loss
 from schemas.errors import OsoraError
 from tests.unit.training_fakes import FakeBatch, FakeLoader, FakeObjective, recipe, trainer
 
@@ -121,12 +123,85 @@ def test_accumulation_counts_updates_and_averages_gradients(tmp_path: Path) -> N
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path: Path) -> None:
-    objective = FakeObjective(nan_at=5)
+    objective = FakeObjective(5)
     run = trainer(tmp_path, recipe(), objective)
     with pytest.raises(OsoraError, match=r"update 5: loss = nan.*step-00000003"):
         run.fit()
     assert torch.isfinite(objective.module.weight).all()
     assert max(losses(tmp_path)) == 4
+
+
+class FaultyRows(FakeObjective):
+    """The loss of batches with certain rows is not finite, in whichever run and order they come."""
+
+    def __init__(self, *first_rows: int) -> None:
+        super().__init__()
+        self.first_rows = first_rows
+
+    def losses(self, batch: FakeBatch, draws: Draws) -> Iterator[Loss]:
+        for loss in super().losses(batch, draws):
+            broken = batch.rows[0] in self.first_rows
+            yield Loss(loss.value * float("inf")) if broken else loss
+
+
+def test_updates_that_are_not_finite_are_left_out_and_kept(tmp_path: Path) -> None:
+    config = recipe(optim={"lr": 0.05, "max_skips": 4, "max_skips_in_a_row": 1})
+    run = trainer(tmp_path / "whole", config, FaultyRows(8))
+    assert run.fit() == 0
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "skipped" in line] == [3, 8, 13, 18]
+    assert lines[2]["loss"] is None
+    assert run.progress.skipped == 4
+    kept = tmp_path / "whole" / "faulty" / "step-00000003"
+    facts = json.loads((kept / "rank-0.json").read_text())
+    assert facts["values"]["loss"] == "inf"
+    (micro_batch,) = facts["micro_batches"]
+    assert micro_batch["rows"] == [8, 9, 10, 11]
+    (batch,) = list(FakeLoader().epoch(0))[2:3]
+    assert torch.equal(load_file(kept / "rank-0.safetensors")["0.video"], batch.video)
+    Draws(**micro_batch["draws"])
+
+    cut = trainer(tmp_path / "cut", config.model_copy(update={"max_steps": 9}), FaultyRows(8))
+    cut.fit()
+    resumed = trainer(tmp_path / "cut", config, FaultyRows(8))
+    resumed.fit()
+    assert resumed.progress == run.progress
+    assert all(torch.equal(tensor, resumed.state.tensors()[name]) for name, tensor in run.state.tensors().items())
+    assert all(tensor.isfinite().all() for tensor in run.state.tensors().values())
+
+
+@pytest.mark.parametrize(
+    ("optim", "faulty", "message"),
+    [
+        ({"max_skips": 1}, (8,), "update 8: .*1 were left out before, the last 0 in a row"),
+        (
+            {"max_skips": 9, "max_skips_in_a_row": 2},
+            (4, 8, 12),
+            "update 4: .*2 were left out before, the last 2 in a row",
+        ),
+    ],
+)
+def test_only_so_many_updates_are_left_out(
+    tmp_path: Path, optim: dict[str, int], faulty: tuple[int, ...], message: str
+) -> None:
+    run = trainer(tmp_path, recipe(optim=optim), FaultyRows(*faulty))
+    with pytest.raises(OsoraError, match=message):
+        run.fit()
+
+
+def test_a_process_leaves_out_what_is_not_finite_elsewhere(tmp_path: Path) -> None:
+    class NeighbourIsFaulty(OneOfSeveral):
+        def mean(self, values: torch.Tensor) -> torch.Tensor:
+            return values * float("nan") if run.progress.update == 2 else values
+
+        def totals(self, counts: Sequence[int]) -> list[int]:
+            return [1] if run.progress.update == 2 and len(counts) == 1 else list(counts)
+
+    run = trainer(tmp_path, recipe(max_steps=4, optim={"max_skips": 1}))
+    run.process = NeighbourIsFaulty(0, 2, torch.device("cpu"))
+    assert run.fit() == 0
+    assert run.progress.skipped == 1
+    assert not (tmp_path / "faulty").exists(), "its own batch is fine"
 
 
 def test_the_first_signal_finishes_the_update_saves_and_gives_the_shells_code(tmp_path: Path) -> None:

@@ -23,6 +23,12 @@ class FakeBatch:
     video: Tensor
     rows: list[int]
     bad: list[tuple[int, str, str]] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    bucket: str = "any"
+    fps: list[float] = field(default_factory=list)
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        return {"video": self.video}
 
     def to(self, device: torch.device) -> "FakeBatch":
         return self
@@ -47,7 +53,7 @@ class FakeObjective:
 
     adversary: Adversary | None = None
 
-    def __init__(self, nan_at: int | None = None) -> None:
+    def __init__(self, *nan_at: int) -> None:
         with seeded_init(0):
             self.module: nn.Module = nn.Linear(3, 1)
         self.nan_at = nan_at
@@ -58,7 +64,7 @@ class FakeObjective:
         noise = 0.1 * torch.randn(target.shape, generator=draws.generator("noise"))
         loss = (self.module(batch.video) - target - noise).square().mean()
         self.calls += 1
-        yield Loss(loss * float("nan") if self.calls == self.nan_at else loss, {"double": 2 * loss})
+        yield Loss(loss * float("nan") if self.calls in self.nan_at else loss, {"double": 2 * loss})
 
 
 class SilentDisplay:
