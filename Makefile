@@ -32,14 +32,14 @@ check: setup  ## Lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Each prints ratios of one run, and exits with 1 where a bound is missed; benchmarks.gpu is for a machine with one.
+# Each prints ratios of one run, and exits with 1 where a bound is missed; benchmarks.gpu and train_gpu are for a machine with one.
 BENCHMARKS := meta train_step mmdit config plan buckets loader cache sample vae
-PROOFS := meta_many parallel_equality kill_ranks
+PROOFS := meta_many parallel_equality kill_ranks learn_shapes
 
 bench: setup  ## Run the benchmarks and print their ratios
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-proof: setup  ## Run what takes too long for a test: 20,000 files, every way of sharing out, 20 killed jobs
+proof: setup  ## Run what takes too long for a test: 20,000 files, every way of sharing out, 20 killed jobs, learning from nothing
 	@for name in $(PROOFS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 colossalai: setup  ## Add ColossalAI, without the old torch and transformers that it pins
@@ -49,4 +49,4 @@ colossalai-test: colossalai  ## Compare ColossalAI's engine with one process
 	$(BIN)/python -m pytest tests/distributed/test_colossalai.py -rA
 
 clean:  ## Remove what the targets made
-	rm -rf .venv demo outputs samples .mypy_cache .ruff_cache
+	rm -rf .venv demo learn outputs samples .mypy_cache .ruff_cache

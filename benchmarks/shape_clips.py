@@ -5,7 +5,7 @@ import itertools
 from opensora_cli.data.demo_clips import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, DemoClip
 
 SIDE = 32
-FRAMES = 9
+FRAMES = 5
 FPS = 8
 
 

@@ -16,6 +16,10 @@ WIDTH = 32
 MAX_LENGTH = 77
 _INIT_STD = 0.3
 """Larger than a trained model's: so few random layers would else give nearly the same output for every caption."""
+_ATTENTION_INIT_STD = 0.09
+"""Of queries, keys and T5's position biases: small, so that every token hears all words alike. Random attention that picks
+single words would make what a token says of its own word depend on all others, and no model could tell new captions' words."""
+_ATTENTION = (".q.", ".k.", "q_proj.", "k_proj.", "relative_attention_bias.")
 
 _T5_SPECIALS = ("<pad>", "</s>", "<unk>")
 _CLIP_SPECIALS = ("<|startoftext|>", "<|endoftext|>", "<unk>")
@@ -85,7 +89,8 @@ def _save(model: Any, folder: Path, seed: int) -> None:
             if parameter.dim() < 2:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             else:
-                parameter.normal_(0.0, _INIT_STD, generator=generator)
+                attends = any(part in name for part in _ATTENTION)
+                parameter.normal_(0.0, _ATTENTION_INIT_STD if attends else _INIT_STD, generator=generator)
     folder.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

@@ -23,6 +23,7 @@ from opensora_models.build import Autoencoder, build_text_encoders
 from opensora_models.diffusion.condition import condition_of_latents, pick_conditions, training_condition
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
 from opensora_models.diffusion.rectified_flow import add_noise, draw_times, drop_text, flow_loss, velocity_target
+from opensora_models.float8_training import train_in_float8
 from opensora_models.layers.recompute import Recompute
 from opensora_models.lora import set_dropout_key
 from schemas.recipes import TrainRecipe
@@ -59,6 +60,8 @@ class DenoiserObjective:
         module = trained_denoiser(recipe, device)
         self.module: nn.Module = module.train()
         memory = recipe.memory
+        if memory.fp8_linear:
+            train_in_float8(self.module, device)
         if memory.grad_checkpoint:
             module.set_grad_checkpointing(*memory.grad_ckpt_settings, memory.grad_ckpt_every, Recompute.of(memory))
         self.ae = self._frozen_autoencoder(device if recipe.dataset.encodes_clips else torch.device("meta"))
