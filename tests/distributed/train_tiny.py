@@ -65,6 +65,7 @@ class TinyDenoiser:
             self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
 
     adversary: Adversary | None = None
+    encoding = None
 
     def losses(self, batch: FakeBatch, draws: Draws) -> Iterator[Loss]:
         config, size = self.config, len(batch.rows)
