@@ -32,7 +32,7 @@ check: setup  ## Lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Each prints ratios of one run, and exits with 1 where a bound is missed; benchmarks.gpu is for a machine with one.
+# Each prints ratios of one run, and exits with 1 where a bound is missed; benchmarks.gpu and train_gpu are for a machine with one.
 BENCHMARKS := meta train_step mmdit config plan buckets loader cache sample vae
 PROOFS := meta_many parallel_equality kill_ranks learn_shapes
 

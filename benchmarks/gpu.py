@@ -1,9 +1,9 @@
-"""Seconds and peak memory of the real sizes on one GPU, with random weights: sampling, autoencoders, a training step.
+"""Seconds and peak memory of the real sizes on one GPU, with random weights: the autoencoders.
 
-    python -m benchmarks.gpu [sample] [vae] [train] [--steps 50] [--rounds 3]
+    python -m benchmarks.gpu [--rounds 3]
 
 Absolute figures, printed with the GPU's name and beside a plain matrix product of the same run; benchmarks/RESULTS.md
-keeps them. Text features are random: encoding a prompt is not part of any figure.
+keeps them. benchmarks.sample_gpu measures sampling, benchmarks.train_gpu training.
 """
 
 import argparse
@@ -12,16 +12,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from opensora_cli.sampling.denoise import EncodedText
-from opensora_cli.sampling.generate import Generator, generate
-from opensora_cli.sampling.size import sample_size
-from opensora_cli.sampling.stages import Stages
-from opensora_models.build import build_autoencoder, build_denoiser
-from opensora_models.diffusion.latent_packing import image_ids, text_ids
-from opensora_models.diffusion.rectified_flow import flow_loss
-from opensora_models.mmdit.model import MMDiT
+from opensora_models.build import build_autoencoder
 from schemas.recipes import SampleRecipe
 from schemas.resolve import resolve
 
@@ -70,34 +64,6 @@ def random_text(recipe: SampleRecipe) -> EncodedText:
     )
 
 
-def sample(steps: int) -> None:
-    """Text to video at 256px, 129 frames, with the 11B model, and a few steps at 768px."""
-    for name, count in (("sample/256px", steps), ("sample/768px", 3)):
-        recipe = resolve(name, sets=["sampling.num_frames=129", f"sampling.num_steps={count}"]).recipe
-        assert isinstance(recipe, SampleRecipe)
-        models = Generator(
-            built(lambda recipe=recipe: build_denoiser(recipe.model)),
-            built(lambda recipe=recipe: build_autoencoder(recipe.ae)),  # type: ignore[arg-type]
-            recipe.model,
-        )
-        size = sample_size(recipe.sampling, models.autoencoder.strides[1] * recipe.model.patch_size)
-        texts = random_text(recipe), random_text(recipe)
-        warm = recipe.sampling.model_copy(update={"num_steps": 2, "num_frames": 5})
-        generate(models, warm, size, [0], *texts, [None])
-        torch.cuda.reset_peak_memory_stats()
-        stages = Stages(DEVICE)
-        with torch.autocast("cuda", DTYPE):
-            made = generate(models, recipe.sampling, size, [0], *texts, [None], stages=stages)
-        found = ", ".join(f"{stage} {value:.2f} s" for stage, value in stages.seconds.items())
-        print(
-            f"{name}: {tuple(made.video.shape)}, {count} steps, {made.evaluations} evaluations: {found}, "
-            f"peak {peak_gib():.1f} GiB",
-            flush=True,
-        )
-        del models
-        torch.cuda.empty_cache()
-
-
 def vae(rounds: int) -> None:
     """Encode and decode with the autoencoders in their real size."""
     for kind, name in (("Hunyuan", "sample/256px"), ("DC-AE", "sample/high_compression")):
@@ -123,71 +89,8 @@ def vae(rounds: int) -> None:
         torch.cuda.empty_cache()
 
 
-def train(rounds: int) -> None:
-    """Forward and backward of hidden size 3072 at 256px, few enough blocks to fit with fp32 weights and gradients."""
-    config = resolve("stage1").recipe.model.model_copy(update={"depth": 4, "depth_single_blocks": 8})
-    with DEVICE:
-        model = MMDiT(config).train()
-    parameters = sum(p.numel() for p in model.parameters())
-    print(f"denoiser of hidden size 3072 with 4 + 8 blocks: {parameters / 1e9:.2f} B parameters")
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    for frames, batch in ((1, 16), (33, 2), (129, 1)):
-        latent = (frames - 1) // 4 + 1
-        tokens, texts = latent * 16 * 16, 512
-        inputs = {
-            "img_BND": torch.randn(batch, tokens, config.in_channels, device=DEVICE),
-            "img_ids_BN3": image_ids(latent, 32, 32, 2, batch=batch, device=DEVICE),
-            "txt_BLD": torch.randn(batch, texts, config.context_in_dim, device=DEVICE),
-            "txt_ids_BL3": text_ids(texts, batch=batch, device=DEVICE),
-            "timesteps_B": torch.rand(batch, device=DEVICE),
-            "y_vec_BD": torch.randn(batch, config.vec_in_dim, device=DEVICE),
-        }
-        if config.cond_embed:
-            inputs["cond_BND"] = torch.randn(batch, tokens, config.in_channels + config.patch_size**2, device=DEVICE)
-        if config.guidance_embed:
-            inputs["guidance_B"] = torch.full((batch,), 4.0, device=DEVICE)
-        target_BND = torch.randn(batch, tokens, config.in_channels, device=DEVICE)
-
-        def step(inputs: dict[str, Tensor] = inputs, target_BND: Tensor = target_BND) -> None:
-            with torch.autocast("cuda", DTYPE):
-                loss = flow_loss(model(**inputs), target_BND)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-        for _ in range(2):
-            step()
-        torch.cuda.reset_peak_memory_stats()
-        taken = statistics.median(seconds(step) for _ in range(rounds))
-        flops = train_flops(model, batch, tokens + texts)
-        print(
-            f"train {frames} frames, batch {batch}, {tokens} + {texts} tokens: {taken:.3f} s, "
-            f"{batch * tokens / taken:,.0f} image tokens/s, {flops / taken / 1e12:.0f} TFLOP/s, peak {peak_gib():.1f} GiB",
-            flush=True,
-        )
-
-
-def train_flops(model: MMDiT, batch: int, tokens: int) -> float:
-    """Return forward and backward: six per weight of a matrix and token, and attention's products."""
-    config = model.config
-    matrices = sum(
-        p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "blocks" in name and "mod" not in name
-    )
-    # A double block's weights see either text or image, of which both are here: counted by the share of tokens, halves.
-    double = sum(
-        p.numel()
-        for name, p in model.named_parameters()
-        if p.dim() == 2 and "double_blocks" in name and "mod" not in name
-    )
-    weights = matrices - double / 2
-    attention = 2 * tokens * config.hidden_size * (config.depth + config.depth_single_blocks)
-    return 6.0 * batch * tokens * weights + 6.0 * batch * tokens * attention
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["sample", "vae", "train"], help="all of them if left out")
-    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     if not torch.cuda.is_available():
@@ -195,12 +98,7 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     print(f"bf16 matrix product, 8192 cubed: {matrix_product_tflops():.0f} TFLOP/s", flush=True)
-    for name in args.what or ["vae", "train", "sample"]:
-        if name == "sample":
-            sample(args.steps)
-        else:
-            {"vae": vae, "train": train}[name](args.rounds)
-        torch.cuda.empty_cache()
+    vae(args.rounds)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from schemas.resolve import Diagnostic, Place, Resolved
 from schemas.resolve.keys import show_key
 from schemas.resolve.resolved import DEFAULT
 
-BY_CHOICE = ("torch", "colossalai", "wandb", "peft", "bitsandbytes", "torchcodec")
+BY_CHOICE = ("torch", "colossalai", "wandb", "peft", "bitsandbytes", "torchcodec", "flash_attn")
 """Modules that recipes use by choice."""
 MEMINFO = Path("/proc/meminfo")
 

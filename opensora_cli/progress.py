@@ -66,6 +66,7 @@ class TrainingProgress(JobProgress):
         self.advance(
             f"loss {record['loss']:.4f}  grad {record['grad_norm']:.3g}  lr {record['lr']:.2e}  "
             f"{record['step_seconds']:.2f} s/step  {record['samples_per_second']:.1f} clips/s"
+            + (f"  MFU {record['mfu']:.0%}" if "mfu" in record else "")
         )
 
 

@@ -1,5 +1,7 @@
 """Checkpoints and what a run records."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from schemas.base import Schema
@@ -25,5 +27,8 @@ class LoggingConfig(Schema):
     )
     wandb_project: str | None = Field(
         None, description="Weights & Biases project that metrics also go to; unset sends nothing anywhere."
+    )
+    profile_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Updates to trace on the main process: a Chrome trace, and on a GPU a snapshot of its memory."
     )
     tensorboard: bool = Field(True, description="Write loss, lr, grad norm, speed and memory as TensorBoard events.")

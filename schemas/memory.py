@@ -45,6 +45,16 @@ class MemoryConfig(Schema):
         description="Compile the denoiser's blocks: a minute at the start, then faster updates and fewer activations.",
         json_schema_extra=cost("changes_memory", "changes_numerics"),
     )
+    split_on_oom: bool = Field(
+        False,
+        description="Where a GPU's memory runs out, do the micro-batch in halves; one process and a denoiser only.",
+        json_schema_extra=cost("changes_memory"),
+    )
+    fp8_linear: bool = Field(
+        False,
+        description="Compute the products of a denoiser's blocks in 8-bit floats, forward and backward (Ada, Hopper and later).",
+        json_schema_extra=cost("changes_memory", "changes_numerics"),
+    )
     offload_optimizer: bool = Field(
         False,
         description="Keep the trained model's optimizer state in pinned host memory, and update there.",

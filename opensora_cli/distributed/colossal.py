@@ -38,6 +38,11 @@ class Boosted(Layout):
         super().__init__(neighbours=neighbours, slices=slices)
         self._plugin = plugin
 
+    @property
+    def alone(self) -> bool:
+        """Whether this process has all of the module, and nobody else has any: a plugin has to be asked for its gradients."""
+        return False
+
     def boost(self, module: nn.Module, optimizer: "Optimizer") -> Any:
         """Hand a module and its optimizer over to the plugin; return the optimizer to step with."""
         from colossalai.booster import Booster
@@ -115,7 +120,7 @@ class Boosted(Layout):
             return super().whole(key, tensor)
         shape = self._shapes[name]
         padded = tensor.new_empty(tensor.numel() * dist.get_world_size())
-        dist.all_gather_into_tensor(padded, tensor.contiguous())
+        dist.all_gather(list(padded.chunk(dist.get_world_size())), tensor.contiguous())
         return padded[: shape.numel()].view(shape)
 
     @torch.no_grad()

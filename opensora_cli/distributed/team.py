@@ -75,6 +75,11 @@ class Team:
         """Whether this process speaks for the team."""
         return self.member == 0
 
+    @property
+    def divides_weights(self) -> bool:
+        """Whether each process keeps a share of the denoiser's weights alone."""
+        return self._features is not None
+
     def batches(self, batches: Sequence[T]) -> list[T]:
         """Return the team's share of a job."""
         return list(batches[self.number :: self.teams])

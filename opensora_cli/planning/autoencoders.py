@@ -36,7 +36,7 @@ class AutoencoderTraining:
         return {
             "weights": STATE * total // self.sharing.sharding.weights,
             "optimizer": optimizer_bytes(self.recipe, total, self.device) // self.sharing.optimizer,
-            "average (EMA)": STATE * total // self.sharing.optimizer if optim.ema_decay is not None else 0,
+            "average (EMA)": STATE * total // self.sharing.average if optim.ema_decay is not None else 0,
         }
 
     @property

@@ -18,6 +18,10 @@ STATISTICS = 8
 """Mean and reciprocal deviation that a layer norm keeps for each token."""
 
 
+_MODULATIONS = {"double": 4, "single": 1}
+"""Shifts, scales and gates of a block, each three times its width, made of the condition."""
+
+
 @dataclass(frozen=True)
 class Tokens:
     """A batch as the denoiser sees it: clips, image tokens and text tokens of each (on this process)."""
@@ -42,11 +46,15 @@ class BlockCounts:
 
 @dataclass(frozen=True)
 class MMDiTCounter:
-    """Counts for one configuration in one precision; `tensor` processes share out heads and MLP features."""
+    """Counts for one configuration in one precision; `tensor` processes share out heads and MLP features.
+
+    `fp8`: linear layers keep their inputs in 8 bits, and no input that something else keeps in full serves for it.
+    """
 
     config: MMDiTConfig
     precision: Precision
     tensor: int = 1
+    fp8: bool = False
 
     @property
     def _widths(self) -> tuple[int, int, int, int]:
@@ -65,8 +73,9 @@ class MMDiTCounter:
         c = self.precision.matrix
         stream = 2 * self._modulated(dim) + self._normed_inputs(3 if self._split else 1) + self._normed_inputs(1)
         stream += self._query_key_norm(whole_storage=not self._split)
-        stream += self._projection_copy(tokens.batch) * c * inner  # the stream's part of the attention
-        stream += c * dim + 2 * c * mlp + c * dim  # gated projection, both sides of GELU, gated MLP
+        # The stream's part of the attention, in 8 bits, or where it is not contiguous.
+        stream += inner if self.fp8 else self._projection_copy(tokens.batch) * c * inner
+        stream += c * dim + c * mlp + self._input * mlp + c * dim  # gated projection, both sides of GELU, gated MLP
         return tokens.batch * tokens.joined * (stream + self._attention())
 
     def single_block(self, tokens: Tokens, *, last: bool) -> int:
@@ -76,13 +85,13 @@ class MMDiTCounter:
         queries = tokens.image if last else rows
         every = self._modulated(dim) + self._normed_inputs(2 if self._split else 1)
         copied = last and tokens.batch > 1 and tokens.text > 0
-        sliced = c * dim if self._split and (self.precision.norm != c or copied) else 0
+        sliced = self._input * dim if self._split and (self.fp8 or self.precision.norm != c or copied) else 0
         every += c * (inner + mlp) if self._split else c * (3 * inner + mlp)
         normed = 4 * inner if self._split or c != 4 else 0
         normed += (4 * inner if self.precision.device == "cpu" else 0) + 4 * heads
         key = normed + c * inner
         query = normed + 2 * c * inner + 4 * heads
-        query += c * (inner + mlp) + c * dim  # joined attention and MLP, gated output
+        query += self._input * (inner + mlp) + c * dim  # joined attention and MLP, gated output
         return tokens.batch * (rows * (every + key) + queries * (query + sliced))
 
     def double_products(self, tokens: Tokens) -> int:
@@ -131,6 +140,17 @@ class MMDiTCounter:
         dim, inner, mlp, _ = self._widths
         return tokens.batch * tokens.joined * self.precision.matrix * (2 * dim + inner + mlp)
 
+    def casts(self, counts: BlockCounts, modulations: int) -> int:
+        """Return the copies of a block's matrices for its products; those of its `modulations` are never in 8 bits."""
+        wide = modulations * 3 * self.config.hidden_size**2
+        narrow = counts.matrices - wide if self.fp8 else 0
+        return self.precision.casts * (counts.matrices - narrow) + narrow
+
+    @property
+    def _input(self) -> int:
+        """Bytes of a number that a linear layer keeps of its input."""
+        return 1 if self.fp8 else self.precision.matrix
+
     @property
     def _split(self) -> bool:
         return not self.config.fused_qkv
@@ -141,8 +161,8 @@ class MMDiTCounter:
 
     def _normed_inputs(self, layers: int) -> int:
         """Inputs of the linear layers behind a norm: one tensor, or a cast for each where the norm's is fp32."""
-        copies = 1 if self.precision.norm == self.precision.matrix else layers
-        return copies * self.precision.matrix * self.config.hidden_size
+        copies = 1 if self.precision.norm == self.precision.matrix and not self.fp8 else layers
+        return copies * self._input * self.config.hidden_size
 
     def _query_key_norm(self, *, whole_storage: bool) -> int:
         """fp32 inputs of both norms; in fp32 a fused projection is kept whole, values included. CPUs keep the output too."""
@@ -186,13 +206,15 @@ def mmdit_segments(
 
     `counts` has the weights of "double", "single", "final" and "entry" on this process.
     """
-    casts = counter.precision.casts
     stream, working = counter.block_input(tokens), counter.backward_working(tokens)
     keeps = recomputed.keep == "products"
 
     def segment(name: str, kind: str, saved: int, inputs: int, again: bool, extra: int, products: int = 0) -> Segment:
         here, kept = counts[kind], min(products, saved - inputs) if keeps else 0
-        return Segment(name, saved, inputs, again, here.weights, casts * here.matrices, extra, kept)
+        casts = (
+            counter.casts(here, _MODULATIONS[kind]) if kind in _MODULATIONS else counter.precision.casts * here.matrices
+        )
+        return Segment(name, saved, inputs, again, here.weights, casts, extra, kept)
 
     found = [segment("input layers", "entry", counter.entry(tokens), 0, False, stream)]
     double, products = counter.double_block(tokens), counter.double_products(tokens)

@@ -24,6 +24,8 @@ class Sharing:
     shard_size: int = 0
     branches: int = 1
     """Processes that share out the branches of guidance."""
+    average_stays_whole: bool = False
+    """The shares of ColossalAI's ZeRO are flat pieces, which the average does not follow."""
 
     @classmethod
     def of(cls, config: ParallelConfig, world_size: int) -> "Sharing":
@@ -41,6 +43,7 @@ class Sharing:
             bucket,
             config.shard_size,
             config.cfg_size if isinstance(config, SamplingParallelConfig) else 1,
+            config.engine == "colossalai",
         )
 
     @property
@@ -55,8 +58,13 @@ class Sharing:
 
     @property
     def optimizer(self) -> int:
-        """Over how many processes the moments and the average are shared out."""
+        """Over how many processes the moments are shared out."""
         return self.sharers if self.stage >= 1 else 1
+
+    @property
+    def average(self) -> int:
+        """Over how many processes the average of the weights is shared out."""
+        return 1 if self.average_stays_whole else self.optimizer
 
     @property
     def sharding(self) -> Sharding:
@@ -78,7 +86,9 @@ class Sharing:
             yield f"guidance branches shared out over {self.branches}: each process holds the whole denoiser"
         if self.pipeline > 1:
             yield f"pipeline parallel {self.pipeline}: blocks divided by it, up to {self.pipeline} micro-batches in flight"
-        shared = ["optimizer and average", "gradients", "weights"][: self.stage]
+        shared = ["optimizer" if self.average_stays_whole else "optimizer and average", "gradients", "weights"][
+            : self.stage
+        ]
         if self.equals > 1:
             what = ", ".join(shared) if shared else "nothing"
             yield f"data parallel {self.data} (x sequence {self.sequence}): {what} divided by {self.sharers}"

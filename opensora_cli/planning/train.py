@@ -48,7 +48,7 @@ class DenoiserTraining:
         return {
             "weights": (STATE * trained + matrix * frozen) // shared,
             "optimizer": optimizer_bytes(recipe, trained, self.device) // sharing.optimizer,
-            "average (EMA)": STATE * trained // sharing.optimizer if optim.ema_decay is not None else 0,
+            "average (EMA)": STATE * trained // sharing.average if optim.ema_decay is not None else 0,
             "autoencoder": matrix * self.autoencoder.total if recipe.dataset.encodes_clips else 0,
             "text encoders": matrix * sum(one.weights for one in self.text.values())
             if recipe.dataset.encodes_text
@@ -115,7 +115,7 @@ class DenoiserTraining:
         return Tokens(batch, ceil(self._image_tokens(shape) / parts), ceil(self.recipe.text.t5.max_length / parts))
 
     def _segments(self, tokens: Tokens, recomputed: Recomputed) -> list[Segment]:
-        counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
+        counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor, self.recipe.memory.fp8_linear)
         segments = mmdit_segments(counter, tokens, self.counts.trained, recomputed)
         return offloaded(segments, self.recipe.memory.grad_ckpt_buffer_size)
 

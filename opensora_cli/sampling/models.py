@@ -60,11 +60,13 @@ def load_models(
     config = recipe.sampling
     attention = pick_attention(config.attention)  # before minutes of loading
     home = device if config.offload == "none" else HOST
+    before = HOST if team.divides_weights else home  # so that no GPU ever has to hold the whole
     autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=config.seed, dtype=dtype, device=home)
-    denoiser = _load_denoiser(recipe, weights["model"], adapters or {}, dtype, home, device)
+    denoiser = _load_denoiser(recipe, weights["model"], adapters or {}, dtype, before, device)
     denoiser.eval().requires_grad_(False)
     use_attention(denoiser, attention)
     team.spread(denoiser)
+    denoiser.to(home)
     waiting = _put_away(denoiser, autoencoder, config.offload, device)
     if config.compile:
         compile_blocks(denoiser, any_size=False)

@@ -28,6 +28,11 @@ class BoostedOptimizer(Optimizer):
         self._counts_in_python = not isinstance(self._adam, torch.optim.AdamW)
         self._plugin = layout.boost(module, self._adam)
 
+    @property
+    def kind(self) -> str:
+        """What it is that steps: HybridAdam or AdamW."""
+        return type(self._adam).__name__
+
     def has_gradients(self) -> bool:
         """Whether a loss has reached the parameters since the last update."""
         return bool(self.layout.gradients(self.params))

@@ -16,6 +16,7 @@ from opensora_cli.data.loader import Batch
 from opensora_cli.distributed.colossal import shard_t5
 from opensora_cli.distributed.process import DTYPES
 from opensora_cli.frozen import frozen_autoencoder
+from opensora_cli.training.clock import DeviceClock
 from opensora_cli.training.draws import Draws
 from opensora_cli.training.objective import Adversary, Loss
 from opensora_cli.training.trained_denoiser import trained_denoiser
@@ -23,6 +24,7 @@ from opensora_models.build import Autoencoder, build_text_encoders
 from opensora_models.diffusion.condition import condition_of_latents, pick_conditions, training_condition
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
 from opensora_models.diffusion.rectified_flow import add_noise, draw_times, drop_text, flow_loss, velocity_target
+from opensora_models.float8_training import train_in_float8
 from opensora_models.layers.recompute import Recompute
 from opensora_models.lora import set_dropout_key
 from schemas.recipes import TrainRecipe
@@ -56,9 +58,12 @@ class DenoiserObjective:
     def __init__(self, recipe: TrainRecipe, device: torch.device, cached: CachedInputs | None = None) -> None:
         self.recipe = recipe
         self.device = device
+        self.encoding: DeviceClock | None = DeviceClock(device)
         module = trained_denoiser(recipe, device)
         self.module: nn.Module = module.train()
         memory = recipe.memory
+        if memory.fp8_linear:
+            train_in_float8(self.module, device)
         if memory.grad_checkpoint:
             module.set_grad_checkpointing(*memory.grad_ckpt_settings, memory.grad_ckpt_every, Recompute.of(memory))
         self.ae = self._frozen_autoencoder(device if recipe.dataset.encodes_clips else torch.device("meta"))
@@ -78,9 +83,23 @@ class DenoiserObjective:
         set_dropout_key(self.module, draws.generator("adapter dropout").initial_seed())
         yield Loss(flow_loss(self.module(**inputs), target_BND), self._hits(batch))
 
+    def losses_in_parts(self, batch: Batch, draws: Draws, parts: int) -> Iterator[Loss]:
+        """Yield the same loss as shares of it, one for so many parts of the batch; together they are the whole."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            inputs, target_BND = self.prepare(batch, draws)
+        metrics = self._hits(batch)
+        for rows in torch.arange(len(target_BND)).tensor_split(parts):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            share = len(rows) / len(target_BND)
+            of_part = {name: tensor[part] for name, tensor in inputs.items()}
+            yield Loss(share * flow_loss(self.module(**of_part), target_BND[part]), metrics)
+            metrics = {}
+
     def prepare(self, batch: Batch, draws: Draws) -> tuple[dict[str, Tensor], Tensor]:
         """Return the denoiser's inputs and the velocity it should give, all on the device."""
-        encoded = self.encode(batch, draws)
+        assert self.encoding is not None
+        with self.encoding.running():
+            encoded = self.encode(batch, draws)
         size, (frames, height, width) = len(encoded.latents), encoded.latents.shape[2:]
         patch = self.recipe.model.patch_size
         t_B = draw_times(
@@ -151,7 +170,7 @@ class DenoiserObjective:
             return self.ae.latents(moments_BMTHW, generator=posterior).float()
 
         def encode(x_BCTHW: Tensor) -> Tensor:
-            return latents(self.ae.moments(x_BCTHW))
+            return latents(self._moments(x_BCTHW))
 
         video_BCTHW = batch.video.to(DTYPES[self.recipe.dtype])
         if not self.recipe.model.cond_embed:
@@ -169,6 +188,17 @@ class DenoiserObjective:
                 causal=causal,
             )
         return training_condition(video_BCTHW, names, encode, time_stride=stride, causal=causal)
+
+    def _moments(self, x_BCTHW: Tensor) -> Tensor:
+        """Encode clips; where memory runs out and the recipe allows it, each half by itself. Nothing is drawn here."""
+        try:
+            return self.ae.moments(x_BCTHW)
+        except torch.OutOfMemoryError:
+            if not self.recipe.memory.split_on_oom or len(x_BCTHW) == 1:
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return torch.cat([self._moments(half_BCTHW) for half_BCTHW in x_BCTHW.tensor_split(2)])
 
     def _dropped(self, features: CachedText, draws: Draws) -> tuple[Tensor, Tensor]:
         """Return T5 tokens and CLIP vectors, some of them replaced by those of the empty caption."""

@@ -17,6 +17,7 @@ from opensora_cli.distributed.process import DTYPES, Process, leave, start_proce
 from opensora_cli.progress import TrainingProgress
 from opensora_cli.supported import check_supported
 from opensora_cli.training import run_folder
+from opensora_cli.training.boards import wandb_module
 from opensora_cli.training.checkpoint import Checkpoints
 from opensora_cli.training.denoise_objective import DenoiserObjective
 from opensora_cli.training.looks import Look
@@ -65,6 +66,8 @@ def train_one(
     """
     recipe = resolved.recipe
     assert isinstance(recipe, Trainable)
+    if recipe.logging.wandb_project is not None and process.is_main:
+        wandb_module()  # a missing package is said before hours of work
     loader = make_loader(recipe, process)
     updates = planned_updates(recipe, loader)
     for line in loader.warnings():
@@ -126,6 +129,7 @@ def train_in(
             rank=process.rank,
             log_every=recipe.logging.log_every,
             tensorboard=recipe.logging.tensorboard,
+            wandb_project=recipe.logging.wandb_project,
         )
         if done:
             display.note(f"resuming after update {start}")

@@ -1,4 +1,4 @@
-"""What a run records: metrics.jsonl, TensorBoard, the log and the bad samples."""
+"""What a run records: metrics.jsonl, boards, the log and the bad samples."""
 
 import csv
 import json
@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opensora_cli.files import write_text
 from opensora_cli.sampling.saving import write_image
+from opensora_cli.training.boards import Board, TensorBoard, WeightsAndBiases
 from opensora_cli.training.run_folder import RunFolder
 from schemas.errors import OsoraError
 
@@ -31,13 +32,23 @@ class Display(Protocol):
 
 
 class Metrics:
-    """Write every update to metrics.jsonl and TensorBoard, and lines to the log at an interval."""
+    """Write every update to metrics.jsonl and the boards, and lines to the log at an interval."""
 
-    def __init__(self, folder: RunFolder, display: Display, *, rank: int, log_every: int, tensorboard: bool) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        display: Display,
+        *,
+        rank: int,
+        log_every: int,
+        tensorboard: bool,
+        wandb_project: str | None = None,
+    ) -> None:
         self.folder = folder
         self._display = display
         self._log_every = log_every
         self._use_tensorboard = tensorboard
+        self._wandb_project = wandb_project
         self._main = rank == 0
         self.log = folder.log(rank)
         """The log of this process."""
@@ -45,26 +56,31 @@ class Metrics:
 
     def open(self, update: int) -> None:
         """Open the files; what an interrupted run wrote after `update` is dropped, since it will be written again."""
+        self._boards = self._open_boards(update) if self._main else []
         _keep_lines(self._bad_samples, lambda line: line.startswith("update") or int(line.split(",")[0]) <= update)
         self.log.parent.mkdir(exist_ok=True)
         self._log = self.log.open("a", encoding="utf-8")
-        self._metrics, self._tensorboard = None, None
+        self._metrics: TextIO | None = None
         if self._main:
             _keep_lines(self.folder.metrics, lambda line: json.loads(line)["step"] <= update)
             _keep_lines(self.folder.validation, lambda line: json.loads(line)["step"] <= update)
             self._metrics = self.folder.metrics.open("a", encoding="utf-8")
-        if self._main and self._use_tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # a second to import: only where it is wanted
 
-            self._tensorboard = SummaryWriter(str(self.folder.tensorboard), purge_step=update + 1)
+    def _open_boards(self, update: int) -> list[Board]:
+        boards: list[Board] = []
+        if self._wandb_project is not None:  # first: it may refuse
+            boards.append(WeightsAndBiases(self._wandb_project, self.folder))
+        if self._use_tensorboard:
+            boards.append(TensorBoard(self.folder.tensorboard, update))
+        return boards
 
     def close(self) -> None:
         """Close the files."""
         self._log.close()
         if self._metrics is not None:
             self._metrics.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for board in self._boards:
+            board.close()
 
     def __enter__(self) -> Self:
         return self
@@ -86,10 +102,8 @@ class Metrics:
                 self._metrics.flush()
         except OSError as error:
             raise OsoraError(f"cannot write {self.folder.metrics}: {error.strerror}") from error
-        if self._tensorboard is not None:
-            for name, value in record.items():
-                if name != "step" and math.isfinite(value):
-                    self._tensorboard.add_scalar(f"train/{name}", value, step)
+        for board in self._boards:
+            board.scalars("train", {name: value for name, value in record.items() if name != "step"}, step)
         if step % self._log_every == 0 or step == 1:
             self._line(" ".join(f"{name} {value:.6g}" for name, value in record.items()))
         self._display.update(record)
@@ -100,16 +114,15 @@ class Metrics:
             return
         with self.folder.validation.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._tensorboard is not None:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(f"validation/{name}", value, step)
+        for board in self._boards:
+            board.scalars("validation", values, step)
         facts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.note(f"held-out clips after update {step}: {facts}")
 
     def picture(self, name: str, picture_HWC: NDArray[np.uint8], step: int) -> None:
-        """Show a picture in TensorBoard."""
-        if self._tensorboard is not None:
-            self._tensorboard.add_image(name, picture_HWC, step, dataformats="HWC")
+        """Show a picture in TensorBoard and its like."""
+        for board in self._boards:
+            board.picture(name, picture_HWC, step)
 
     def samples(self, step: int, picture_HWC: NDArray[np.uint8]) -> None:
         """Keep the picture of what the model made after update `step`, as a PNG in the run folder and in TensorBoard."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from opensora_cli.data.loader import Batch
+from opensora_cli.training.clock import DeviceClock
 from opensora_cli.training.draws import Draws
 from schemas.optim import OptimConfig
 
@@ -35,6 +36,8 @@ class Objective(Protocol):
     module: nn.Module
     """The module whose parameters are trained and exported."""
     adversary: Adversary | None
+    encoding: DeviceClock | None
+    """Counts the time that frozen encoders take, where there are any."""
 
     def losses(self, batch: Batch, draws: Draws) -> Iterator[Loss]:
         """Yield the losses of a batch on the objective's device, the module's first.

@@ -58,6 +58,11 @@ class RunFolder:
         """Pictures of what the model made while it trained, one for every look."""
         return self.path / "samples"
 
+    @property
+    def profiles(self) -> Path:
+        """Traces of single updates."""
+        return self.path / "profiles"
+
     def faulty(self, update: int) -> Path:
         """The batches of an update whose loss or gradient was not finite."""
         return self.path / "faulty" / f"step-{update:08d}"

@@ -8,28 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from opensora_cli.data.loader import Batch, Loader
 from opensora_cli.data.position import Position
 from opensora_cli.distributed.layout import Layout
-from opensora_cli.distributed.process import DTYPES, Process
+from opensora_cli.distributed.process import Process
 from opensora_cli.distributed.watchdog import Watchdog
+from opensora_cli.training.backward import ADVERSARY, Backward
 from opensora_cli.training.boosted import make_optimizer
 from opensora_cli.training.checkpoint import Checkpoints, Progress, Trained, TrainState
-from opensora_cli.training.draws import Draws
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.faulty_batches import keep_faulty
 from opensora_cli.training.interrupt import STOP_SIGNALS, Interrupt
 from opensora_cli.training.looks import Look
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
+from opensora_cli.training.profiling import Profiler
+from opensora_cli.training.speed import Speed
 from opensora_models.compiled import compile_seconds
 from schemas.errors import OsoraError
 from schemas.recipes import RunRecipe
 
-_ADVERSARY = "adversary_"
-"""Prefix of an adversary's metrics."""
 _FEW_CLIPS = 50  # a share of bad clips means little before this many were read
 
 
@@ -72,6 +71,10 @@ class Trainer:
             optimizer = make_optimizer(adversary.module, adversary.optim, recipe.max_steps, self.layout)
             self.state.adversary = Trained(adversary.module, optimizer)
         objective.module = self.layout.forward_module(objective.module)
+        self.backward = Backward(recipe, objective, process, self.layout, metrics.note)
+        self.speed = Speed(recipe, process, objective.encoding)
+        steps = recipe.logging.profile_steps if process.is_main else ()
+        self.profiler = Profiler(steps, metrics.folder.profiles, process.device)
         self.progress = Progress()
         self._saved_update = 0
         self._clips_read = 0
@@ -96,7 +99,8 @@ class Trainer:
         every = self.recipe.checkpoint.every
         started = time.perf_counter()
         for micro_batches in self._updates():
-            self._update(micro_batches, started)
+            with self.profiler.around(self.progress.update + 1):
+                self._update(micro_batches, started)
             watchdog.progress()
             for look in self.looks:
                 if self.progress.update % look.every == 0:
@@ -159,7 +163,9 @@ class Trainer:
     def _update(self, micro_batches: list[MicroBatch], started: float) -> None:
         """Do one optimizer update, or leave it out when a loss or gradient is not finite, and record it."""
         data_seconds = time.perf_counter() - started
-        recorded = self._backward(micro_batches)
+        batches = [m.batch for m in micro_batches]
+        self.state.optimizer.begin(self.progress.update)
+        recorded = self.backward.run(self.progress.update, batches)
         trained = {name: part for name, part in self._parts().items() if part.optimizer.has_gradients()}
         norms = {f"{name}grad_norm": part.optimizer.clip() for name, part in trained.items()}
         # The only wait for the device in an update: everything that is recorded comes over at once.
@@ -184,7 +190,7 @@ class Trainer:
         self, values: dict[str, float], micro_batches: list[MicroBatch], seconds: float, data_seconds: float
     ) -> None:
         """Write the metrics of the update that `progress` has come to; the module's own ones are there in every update."""
-        samples = sum(len(m.batch.rows) for m in micro_batches) * self.process.data_parallel.size
+        batches = [m.batch for m in micro_batches]
         self.metrics.write(
             {
                 "step": self.progress.update,
@@ -196,8 +202,8 @@ class Trainer:
                 "step_seconds": seconds,
                 "data_seconds": data_seconds,
                 **self._compiling(),
-                "samples": samples,
-                "samples_per_second": samples / seconds,
+                **self.backward.parts(batches),
+                **self.speed.metrics(batches, seconds, data_seconds),
                 "memory_gib": peak_memory_gib(self.process.device),
             }
         )
@@ -212,33 +218,7 @@ class Trainer:
     def _parts(self) -> dict[str, Trained]:
         """Return what has an optimizer, by the prefix of its metrics."""
         adversary = self.state.adversary
-        return {"": self.state} | ({_ADVERSARY: adversary} if adversary is not None else {})
-
-    def _backward(self, micro_batches: list[MicroBatch]) -> dict[str, Tensor]:
-        """Accumulate gradients of the mean losses; return those means and the mean of every further metric."""
-        device, dtype = self.process.device, DTYPES[self.recipe.dtype]
-        share = 1 / len(micro_batches)
-        means: dict[str, Tensor] = {}
-        self.state.optimizer.begin(self.progress.update)
-        for number, micro_batch in enumerate(micro_batches):
-            draws = Draws(self.recipe.seed, self.progress.update, number, self.process.data_parallel.rank)
-            losses = self.objective.losses(micro_batch.batch.to(device), draws)
-            self.layout.begin_micro_batch(number + 1 == len(micro_batches))
-            while True:
-                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    loss = next(losses, None)
-                if loss is None:
-                    break
-                if loss.value.requires_grad and self._may_go_back(loss.value):
-                    self.layout.backward(loss.value * share)
-                name = f"{_ADVERSARY}loss" if loss.of_adversary else "loss"
-                for key, value in {name: loss.value, **loss.metrics}.items():
-                    means[key] = means.get(key, torch.zeros((), device=device)) + value.detach().float() * share
-        return means
-
-    def _may_go_back(self, loss: Tensor) -> bool:
-        """Whether a loss may reach the weights: where the backward pass changes them, one that is not finite may not."""
-        return not self.recipe.memory.release_gradients or bool(loss.isfinite())
+        return {"": self.state} | ({ADVERSARY: adversary} if adversary is not None else {})
 
     def _leave_out(
         self, values: dict[str, float], micro_batches: list[MicroBatch], own_is_finite: bool

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from opensora_cli.data.loader import Batch
 from opensora_cli.training.adversary import Opponent, build_opponent
+from opensora_cli.training.clock import DeviceClock
 from opensora_cli.training.draws import Draws, keyed_generator, seeded_init
 from opensora_cli.training.mixed_frames import frames_to_keep
 from opensora_cli.training.objective import Adversary, Loss
@@ -31,6 +32,8 @@ from schemas.recipes import VaeTrainRecipe
 
 class VaeObjective:
     """A trained autoencoder, and the discriminator that is trained against it where the recipe has one."""
+
+    encoding: DeviceClock | None = None
 
     def __init__(self, recipe: VaeTrainRecipe, device: torch.device) -> None:
         self.recipe = recipe

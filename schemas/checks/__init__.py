@@ -14,6 +14,7 @@ from schemas.checks import (
     parallel,
     sampling,
     speed,
+    splitting,
     text,
 )
 from schemas.checks.registry import MACHINE_RULES, RULES, MachineRule, Problem, Rule
@@ -41,6 +42,7 @@ __all__ = [
     "run_machine_checks",
     "sampling",
     "speed",
+    "splitting",
     "text",
 ]
 

@@ -13,6 +13,7 @@ INSTALL_COLOSSALAI = (
 _H100 = Gpu("NVIDIA H100", (9, 0), 79 * GIB)
 _V100 = Gpu("Tesla V100", (7, 0), 31 * GIB)
 _BF16 = (8, 0)
+_FP8 = (8, 9)
 _ALL = frozenset({"torch", "colossalai", "wandb", "peft", "bitsandbytes", "torchcodec"})
 _SHARING = ("zero1", "zero2")
 
@@ -260,6 +261,33 @@ def the_batches_fit(recipe: AnyRecipe, machine: Machine) -> Iterator[Finding]:
         yield Finding((("buckets",) if isinstance(recipe, ClipsRecipe) else ("sampling",),), message)
 
 
+@machine_rule(
+    "OSR610",
+    RunRecipe,
+    reason="8-bit products are computed by the tensor cores of Ada, Hopper and later GPUs.",
+    fix="Take a GPU of compute capability 8.9 or more, or set memory.fp8_linear = false.",
+    wrong="""
+        _base_ = "stage1"
+        dtype = "bf16"
+        memory.fp8_linear = true
+    """,
+    right="""
+        _base_ = "stage1"
+        memory.fp8_linear = false
+    """,
+    machine=Machine(gpus=(Gpu("NVIDIA A100", (8, 0), 79 * GIB),), packages=_ALL, processes=1),
+    on="a machine with an A100 (8.0)",
+)
+def the_gpus_multiply_in_8_bits(recipe: RunRecipe, machine: Machine) -> Iterator[Finding]:
+    """fp8_linear needs GPUs of compute capability 8.9 or later."""
+    if not recipe.memory.fp8_linear:
+        return
+    unable = [gpu.name for gpu in machine.gpus if gpu.capability < _FP8]
+    if unable or not machine.gpus:
+        here = f"{unable[0]} has" if unable else "without a GPU there are"
+        yield Finding((("memory", "fp8_linear"),), f"memory.fp8_linear = true, and {here} no products in 8 bits.")
+
+
 def _used(recipe: AnyRecipe) -> Iterator[tuple[Key, str, str, str]]:
     """Yield (key, its value, package, how to have it) of everything that a recipe uses by choice."""
     if isinstance(recipe, RunRecipe):
@@ -275,6 +303,8 @@ def _used(recipe: AnyRecipe) -> Iterator[tuple[Key, str, str, str]]:
         if recipe.logging.wandb_project is not None:
             project = f'"{recipe.logging.wandb_project}"'
             yield ("logging", "wandb_project"), project, "wandb", "pip install 'osora[wandb]', or unset the key."
+    if isinstance(recipe, SampleRecipe) and recipe.sampling.attention == "flash":
+        yield ("sampling", "attention"), '"flash"', "flash_attn", "pip install 'osora[flash]', or set it to \"auto\"."
     if isinstance(recipe, TrainRecipe) and recipe.lora is not None:
         yield ("lora",), "{ ... }", "peft", "pip install 'osora[run]', or unset lora."
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from schemas.checks.registry import Finding, Key, rule
 from schemas.memory import MemoryConfig
-from schemas.recipes import RunRecipe, VaeTrainRecipe
+from schemas.recipes import RunRecipe, TrainRecipe, VaeTrainRecipe
 
 _HOW = ("grad_ckpt_every", "grad_ckpt_keep", "grad_ckpt_buffer_size")
 """Keys that say how blocks are recomputed."""
@@ -178,3 +178,37 @@ def compiled_blocks_keep_nothing(recipe: RunRecipe) -> Iterator[Finding]:
     if recipe.memory.compile and recipe.memory.grad_checkpoint and recipe.memory.grad_ckpt_keep != "nothing":
         message = 'memory.compile with memory.grad_ckpt_keep = "products": nothing inside a compiled block is kept.'
         yield Finding((("memory", "grad_ckpt_keep"), ("memory", "compile")), message)
+
+
+@rule(
+    "OSR466",
+    RunRecipe,
+    reason="8-bit products are the GPU's own, of whole layers of a denoiser, and what is left of them is bf16.",
+    fix="Set memory.fp8_linear = false, or change the other key as said.",
+    wrong="""
+        _base_ = "stage1"
+        dtype = "fp32"
+        memory.fp8_linear = true
+    """,
+    right="""
+        _base_ = "stage1"
+        dtype = "bf16"
+        memory.fp8_linear = true
+    """,
+)
+def products_in_8_bits_have_a_place(recipe: RunRecipe) -> Iterator[Finding]:
+    """fp8_linear needs a denoiser without adapters, dtype = "bf16", a GPU and tp_size = 1."""
+    if not recipe.memory.fp8_linear:
+        return
+    hindrances: list[tuple[bool, Key, str]] = [
+        (isinstance(recipe, VaeTrainRecipe), ("kind",), "an autoencoder is made of convolutions"),
+        (recipe.dtype != "bf16", ("dtype",), 'results are bf16, so dtype has to be "bf16"'),
+        (recipe.device == "cpu", ("device",), 'a CPU has no such products: use "cuda" or "auto"'),
+        (recipe.parallel.tp_size > 1, ("parallel", "tp_size"), "tensor parallelism cuts the layers"),
+        (isinstance(recipe, TrainRecipe) and recipe.lora is not None, ("lora",), "adapters are too narrow for it"),
+    ]
+    for hinders, key, why in hindrances:
+        if hinders:
+            yield Finding(
+                (("memory", "fp8_linear"), key), f"memory.fp8_linear = true with this {'.'.join(key)}: {why}."
+            )

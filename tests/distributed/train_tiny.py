@@ -52,11 +52,12 @@ class Clips:
 class TinyDenoiser:
     """A denoiser whose inputs are drawn from the batch's rows, so that they do not depend on who computes what."""
 
-    def __init__(self, recipe: TrainRecipe) -> None:
-        self.config = recipe.model
+    def __init__(self, recipe: TrainRecipe, device: torch.device) -> None:
+        self.config, self.device = recipe.model, device
         with seeded_init(recipe.seed):
             self.module: nn.Module = build_denoiser(self.config)
             nn.init.normal_(self.module.cond_in.weight, std=0.02)  # it starts at zero, which would hide its gradient
+        self.module.to(device)
         if recipe.lora is not None:
             with seeded_init(recipe.seed):
                 add_adapters(self.module, recipe.lora)
@@ -64,6 +65,7 @@ class TinyDenoiser:
             self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
 
     adversary: Adversary | None = None
+    encoding = None
 
     def losses(self, batch: FakeBatch, draws: Draws) -> Iterator[Loss]:
         config, size = self.config, len(batch.rows)
@@ -71,15 +73,15 @@ class TinyDenoiser:
         noise = keyed_generator("inputs", *batch.rows)
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=noise)
+            return torch.randn(shape, generator=noise).to(self.device)
 
         img_BND = normal(size, tokens, config.in_channels)
         velocity_BND = self.module(
             img_BND=img_BND,
-            img_ids_BN3=image_ids(FRAMES, SIDE, SIDE, 2, batch=size),
+            img_ids_BN3=image_ids(FRAMES, SIDE, SIDE, 2, batch=size, device=self.device),
             txt_BLD=normal(size, TEXT, config.context_in_dim),
-            txt_ids_BL3=text_ids(TEXT, batch=size),
-            timesteps_B=torch.rand(size, generator=noise),
+            txt_ids_BL3=text_ids(TEXT, batch=size, device=self.device),
+            timesteps_B=torch.rand(size, generator=noise).to(self.device),
             y_vec_BD=normal(size, config.vec_in_dim),
             cond_BND=normal(size, tokens, config.in_channels + 4),
         )
@@ -112,7 +114,7 @@ def trainer_of(folder: Path, mode: Mode, process: Process, every: int = 1000) ->
     process = replace(process, together=config.tp_size * config.sp_size)
     run = RunFolder(folder)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    objective = TinyDenoiser(recipe)
+    objective = TinyDenoiser(recipe, process.device)
     layout = lay_out(objective.module, config, process)
     return Trainer(
         recipe,

@@ -11,6 +11,7 @@ from torch import nn
 
 from opensora_cli.ckpt.verify import verify
 from opensora_cli.data.position import Position
+from opensora_cli.training import staging
 from opensora_cli.training.checkpoint import Checkpoints, Progress, TrainState
 from opensora_cli.training.checkpoint_manifest import is_whole, write_manifest
 from opensora_cli.training.draws import seeded_init
@@ -183,3 +184,26 @@ def test_what_is_written_is_the_state_of_the_moment_it_was_saved(tmp_path: Path)
         assert all(torch.equal(fresh.tensors()[name], tensor) for name, tensor in wanted.items())
         for name, tensor in state(2).tensors().items():
             saved.tensors()[name].detach().copy_(tensor)
+
+
+def test_staged_tensors_share_memory_and_overlap_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "SLAB", 2048)
+    tensors = {
+        "scalar": torch.tensor(3.0),
+        "integers": torch.arange(5),
+        "bytes": torch.arange(7, dtype=torch.uint8),
+        "none": torch.empty(0, 4),
+        "large": torch.randn(100, 9),
+        "transposed": torch.randn(8, 4).T,
+        "half": torch.randn(30).bfloat16(),
+    }
+    stage = staging.Staging(torch.device("cpu"), keep=True)
+    copies = []
+    for factor in (1, 2):
+        for name, tensor in tensors.items():
+            stage.add(name, factor * tensor)
+        copies.append(stage.finish()())
+        for name, tensor in tensors.items():
+            assert torch.equal(copies[-1][name], factor * tensor), name
+            assert copies[-1][name].dtype == tensor.dtype
+    assert all(copies[0][name].data_ptr() == copies[1][name].data_ptr() for name in tensors)

@@ -55,6 +55,7 @@ CASES = [
     ),
     ("OSR420", "tiny/vae", ["validation.ema=true"], "validation.ema = true, but optim.ema_decay is not set"),
     ("OSR421", "stage1", ["samples.prompts=['rain']", "samples.num_frames=50"], "samples.num_frames = 50: the causal"),
+    ("OSR430", "tiny/vae", ["memory.split_on_oom=true"], "an autoencoder's losses are of a batch as a whole"),
     ("OSR421", "stage1", ["samples.aspect_ratio=wide"], '"wide" is not width:height'),
     ("OSR520", "tiny/vae", ["memory.compile=true"], "an autoencoder has no blocks"),
     (
@@ -74,6 +75,7 @@ CASES = [
         ],
         'sampling.attention = "flex" is not read',
     ),
+    ("OSR523", "sample/256px", ["sampling.cache_threshold=0.1", "model.depth=0"], "there is no double block"),
     (
         "OSR522",
         "sample/256px",

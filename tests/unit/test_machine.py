@@ -65,6 +65,13 @@ def test_recipes_on_machines(sets: tuple[str, ...], machine: Machine, expected: 
     assert codes("stage1", machine, *sets) == expected
 
 
+def test_flash_attention_is_a_package() -> None:
+    machine = replace(NODE, processes=1)
+    assert codes("sample/256px", machine, "sampling.attention=flash") == ["OSR604"]
+    machine = replace(machine, packages=EVERYTHING | {"flash_attn"})
+    assert codes("sample/256px", machine, "sampling.attention=flash") == []
+
+
 def test_a_batch_that_does_not_fit_is_named_with_both_sizes() -> None:
     needs = (Need("a batch of 2 x 256px, 33 frames", 90 * GIB, 70 * GIB), Need("a batch of 1 x 768px, 1 frames", 1, 70))
     (problem,) = run_machine_checks(resolve("stage1").recipe, replace(NODE, too_large=needs))

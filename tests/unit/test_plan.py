@@ -106,6 +106,16 @@ def test_zero_stages_divide_by_the_equal_processes(stage: int, divided: tuple[st
         assert here == there // (16 if name in divided else 1), name
 
 
+def test_the_average_stays_whole_where_colossalai_shares_out_the_optimizer() -> None:
+    target = Target(8, "h200", memory_of("h200"))
+    sets = ("optim.ema_decay=0.99", "parallel.plugin=zero2", "parallel.engine=")
+    torch, colossalai = (
+        planned("stage1", *sets[:2], sets[2] + engine, target=target) for engine in ("torch", "colossalai")
+    )
+    assert colossalai.states["optimizer"] == torch.states["optimizer"]
+    assert colossalai.states["average (EMA)"] == colossalai.states["weights"] == 8 * torch.states["average (EMA)"]
+
+
 def test_tensor_and_sequence_parallel_shrink_the_activations() -> None:
     target = Target(8, "h200", memory_of("h200"))
     whole, tensor, sequence, pipeline = (

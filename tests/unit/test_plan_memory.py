@@ -16,6 +16,7 @@ from opensora_cli.planning.precision import Precision
 from opensora_cli.planning.segments import Segment, Sharding, offloaded, update_peak
 from opensora_cli.planning.traced import LiveStorages
 from opensora_models.dc_ae.model import DCAE
+from opensora_models.float8_training import train_in_float8
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
 from schemas.autoencoder import DCAEConfig, HunyuanVAEConfig
@@ -56,7 +57,7 @@ class Saved:
         return sum(storage.nbytes() for storage in self.storages.values())
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp8"])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(
     "keys",
@@ -66,21 +67,25 @@ class Saved:
         {"fused_qkv": False, "patch_size": 1, "mlp_ratio": 2.0, "guidance_embed": True},
     ],
 )
-def test_blocks_save_what_the_plan_counts(keys: dict[str, object], batch: int, dtype: Literal["fp32", "bf16"]) -> None:
-    config, tokens = denoiser(**keys), Tokens(batch, 300, 50)
+def test_blocks_save_what_the_plan_counts(
+    keys: dict[str, object], batch: int, dtype: Literal["fp32", "bf16", "fp8"]
+) -> None:
+    config, tokens = denoiser(**keys), Tokens(batch, 304, 48)
     module = MMDiT(config)
+    if dtype == "fp8":
+        train_in_float8(module, torch.device("cpu"), emulate=True)
     saved = Saved(module)
-    cond = torch.zeros(batch, 300, 16 + config.patch_size**2) if config.cond_embed else None
+    cond = torch.zeros(batch, 304, 16 + config.patch_size**2) if config.cond_embed else None
     guidance = torch.zeros(batch) if config.guidance_embed else None
-    img, txt, vec = torch.zeros(batch, 300, 16), torch.zeros(batch, 50, 48), torch.zeros(batch, 32)
+    img, txt, vec = torch.zeros(batch, 304, 16), torch.zeros(batch, 48, 48), torch.zeros(batch, 32)
     with (
         torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"),
+        torch.autocast("cpu", torch.bfloat16, enabled=dtype != "fp32"),
     ):
-        ids = torch.zeros(batch, 300, 3), torch.zeros(batch, 50, 3)
+        ids = torch.zeros(batch, 304, 3), torch.zeros(batch, 48, 3)
         out = module(img, ids[0], txt, ids[1], torch.zeros(batch), vec, cond, guidance)
         out.float().square().mean()
-    counter = MMDiTCounter(config, Precision.of(dtype, "cpu"))
+    counter = MMDiTCounter(config, Precision.of("fp32" if dtype == "fp32" else "bf16", "cpu"), fp8=dtype == "fp8")
     segments = mmdit_segments(counter, tokens, count_denoiser(config).trained, Recomputed())
     counted = sum(segment.kept + segment.casts for segment in segments)
     inputs = saved.total - counted

@@ -26,6 +26,7 @@ class FakeBatch:
     text: list[str] = field(default_factory=list)
     bucket: str = "any"
     fps: list[float] = field(default_factory=list)
+    latents: None = None
 
     def named_tensors(self) -> dict[str, Tensor]:
         return {"video": self.video}
@@ -52,6 +53,7 @@ class FakeObjective:
     """Fit a linear map with noise that comes from the draws."""
 
     adversary: Adversary | None = None
+    encoding = None
 
     def __init__(self, *nan_at: int) -> None:
         with seeded_init(0):
@@ -94,7 +96,8 @@ def trainer(
 ) -> Trainer:
     folder = RunFolder(path)
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
-    metrics = Metrics(folder, SilentDisplay(), rank=0, log_every=1, tensorboard=config.logging.tensorboard)
+    boards = {"tensorboard": config.logging.tensorboard, "wandb_project": config.logging.wandb_project}
+    metrics = Metrics(folder, SilentDisplay(), rank=0, log_every=1, **boards)  # type: ignore[arg-type]
     return Trainer(
         config,
         objective or FakeObjective(),
