@@ -1,9 +1,9 @@
-"""Seconds and peak memory of autoencoders at their real size on one GPU, with random weights.
+"""Seconds and peak memory of the real sizes on one GPU, with random weights: the autoencoders.
 
     python -m benchmarks.gpu [--rounds 3]
 
 Absolute figures, printed with the GPU's name and beside a plain matrix product of the same run; benchmarks/RESULTS.md
-keeps them. benchmarks.sample_gpu and benchmarks.train_gpu measure the denoiser.
+keeps them. benchmarks.sample_gpu measures sampling, benchmarks.train_gpu training.
 """
 
 import argparse

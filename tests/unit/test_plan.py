@@ -199,6 +199,27 @@ def test_an_autoencoder_alone() -> None:
     assert run.gradients == run.shapes[0].cost.activations == 0
 
 
+def test_judges_of_an_autoencoder_are_counted() -> None:
+    alone, against, seen = (
+        planned("tiny/vae", *sets) for sets in ((), ("discriminator.ndf=16",), ("vae_loss.perceptual_loss_weight=1.0",))
+    )
+    assert against.states["discriminator"] > 0 and seen.states["LPIPS"] == 4 * 14_716_160
+    assert not against.notes[:-1] and not any("not counted" in note for plan in (against, seen) for note in plan.notes)
+    for judged in (against, seen):
+        assert judged.shapes[0].cost.activations > alone.shapes[0].cost.activations
+        assert judged.shapes[0].cost.flops > alone.shapes[0].cost.flops
+
+
+def test_tiles_that_are_chosen_later_count_as_the_smallest() -> None:
+    whole = planned("sample/256px", "ae.use_spatial_tiling=false")
+    open_ = planned("sample/256px", "ae.tiling=auto")
+    assert any("smallest tiles" in note for note in open_.notes)
+    assert (
+        open_.estimator.estimate(open_.shapes[0].shape, 1).peak
+        <= whole.estimator.estimate(whole.shapes[0].shape, 1).peak
+    )
+
+
 def test_data_is_counted_by_bucket(tmp_path: Path) -> None:
     rows = [(1, 256, 256)] * 7 + [(40, 256, 256)] * 5 + [(1, 16, 16)] * 2 + [(9, 256, 256)]
     buckets = BUCKETS.replace("[0.5, 2]", "[1.0, 2]").replace("[[0.9, 0.1], 2]", "[1.0, 2]")
