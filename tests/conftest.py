@@ -6,7 +6,7 @@ SHARED = ("demo", "trained")
 """Fixtures that take minutes to make: the tests that look at one of them stay together, and start first."""
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # xdist looks at groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of one file together, so that what it sets up is made once."""
     if not config.pluginmanager.has_plugin("xdist"):
