@@ -45,7 +45,8 @@ class Made:
         path = Path(path)
         if not path.suffix:
             path = path.with_name(path.name + suffix_of(self.sample.config))
-        return write_sample(path, self.video, self.sample.config.fps_save)
+        way_out = "Use --set sampling.output_format=lossless."
+        return write_sample(path, self.video, self.sample.config.fps_save, odd_sides=way_out)
 
 
 @dataclass(frozen=True)
