@@ -5,7 +5,7 @@ STAMP := .venv/installed
 # One thread per process: tests start processes of their own, and more threads than cores only wait for each other.
 export OMP_NUM_THREADS ?= 2
 # Tests run in as many processes as there are cores; those that share something costly stay in one.
-WORKERS := -n logical --dist loadgroup --no-loadscope-reorder
+WORKERS := -n logical --no-loadscope-reorder
 
 .PHONY: help setup demo test check fast bench proof clean colossalai colossalai-test
 
