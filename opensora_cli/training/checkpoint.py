@@ -1,7 +1,7 @@
 """Checkpoints that are complete or absent.
 
-A checkpoint is a folder `step-00000200`: `state/` holds fp32 weights, optimizer and average as PyTorch distributed
-checkpoint over safetensors (no pickle anywhere), `model.safetensors`, `ema.safetensors` and, of adversarial training,
+A checkpoint is a folder `step-00000200`: `state/` holds fp32 weights, optimizer and average as safetensors, which
+PyTorch's distributed checkpoint reads (no pickle anywhere), `model.safetensors`, `ema.safetensors` and, of adversarial training,
 `adversary.safetensors` are exports under upstream's key names in the recipe's precision, `progress.json` says where in
 the data the run stood, and `manifest.json` has the size and checksum of every file. It is written under a hidden name
 and renamed when everything is on disk.
@@ -20,9 +20,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
-from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from opensora_cli.data.position import START, Position
 from opensora_cli.distributed.layout import Layout
@@ -39,6 +38,7 @@ from schemas.checkpoint import CheckpointConfig
 from schemas.errors import OsoraError
 
 FORMAT = 3
+STATE = "state.safetensors"
 EXPORTS = ("model", "ema", "adversary")
 """Parts of the state that a checkpoint also has as weights of their own."""
 ADAPTERS = {"model": "adapter", "ema": "adapter_ema"}
@@ -230,12 +230,8 @@ class Checkpoints:
         try:
             staged = copy.finish()
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            dcp_save(
-                staged,
-                storage_writer=HuggingFaceStorageWriter(str(partial / "state"), save_distributed=True),
-                no_dist=True,
-            )
+            (partial / "state").mkdir(parents=True)
+            save_weights(staged, partial / "state" / STATE)
             for part in EXPORTS:
                 weights = {
                     name.removeprefix(f"{part}."): t for name, t in staged.items() if name.startswith(f"{part}.")
