@@ -4,6 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/installed
 # One thread per process: tests start processes of their own, and more threads than cores only wait for each other.
 export OMP_NUM_THREADS ?= 2
+# Tests run in as many processes as there are cores; those that share something costly stay in one.
+WORKERS := -n logical --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help setup demo test check fast bench proof clean colossalai colossalai-test
 
@@ -21,10 +23,10 @@ demo: setup  ## Make clips, train a tiny autoencoder and a tiny denoiser, sample
 	$(BIN)/osora demo run
 
 test: setup  ## Run the whole test suite
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(WORKERS)
 
 fast: setup  ## Run the unit tests
-	$(BIN)/python -m pytest tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit $(WORKERS)
 
 check: setup  ## Lint, types, import contracts
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
-"""Seconds and peak memory of the real sizes on one GPU, with random weights: sampling and autoencoders (training: train_gpu).
+"""Seconds and peak memory of the real sizes on one GPU, with random weights: the autoencoders.
 
-    python -m benchmarks.gpu [sample] [vae] [--steps 50] [--rounds 3]
+    python -m benchmarks.gpu [--rounds 3]
 
 Absolute figures, printed with the GPU's name and beside a plain matrix product of the same run; benchmarks/RESULTS.md
-keeps them. Text features are random: encoding a prompt is not part of any figure.
+keeps them. benchmarks.sample_gpu measures sampling, benchmarks.train_gpu training.
 """
 
 import argparse
@@ -15,10 +15,7 @@ import torch
 from torch import nn
 
 from opensora_cli.sampling.denoise import EncodedText
-from opensora_cli.sampling.generate import Generator, generate
-from opensora_cli.sampling.size import sample_size
-from opensora_cli.sampling.stages import Stages
-from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.build import build_autoencoder
 from schemas.recipes import SampleRecipe
 from schemas.resolve import resolve
 
@@ -67,34 +64,6 @@ def random_text(recipe: SampleRecipe) -> EncodedText:
     )
 
 
-def sample(steps: int) -> None:
-    """Text to video at 256px, 129 frames, with the 11B model, and a few steps at 768px."""
-    for name, count in (("sample/256px", steps), ("sample/768px", 3)):
-        recipe = resolve(name, sets=["sampling.num_frames=129", f"sampling.num_steps={count}"]).recipe
-        assert isinstance(recipe, SampleRecipe)
-        models = Generator(
-            built(lambda recipe=recipe: build_denoiser(recipe.model)),
-            built(lambda recipe=recipe: build_autoencoder(recipe.ae)),  # type: ignore[arg-type]
-            recipe.model,
-        )
-        size = sample_size(recipe.sampling, models.autoencoder.strides[1] * recipe.model.patch_size)
-        texts = random_text(recipe), random_text(recipe)
-        warm = recipe.sampling.model_copy(update={"num_steps": 2, "num_frames": 5})
-        generate(models, warm, size, [0], *texts, [None])
-        torch.cuda.reset_peak_memory_stats()
-        stages = Stages(DEVICE)
-        with torch.autocast("cuda", DTYPE):
-            made = generate(models, recipe.sampling, size, [0], *texts, [None], stages=stages)
-        found = ", ".join(f"{stage} {value:.2f} s" for stage, value in stages.seconds.items())
-        print(
-            f"{name}: {tuple(made.video.shape)}, {count} steps, {made.evaluations} evaluations: {found}, "
-            f"peak {peak_gib():.1f} GiB",
-            flush=True,
-        )
-        del models
-        torch.cuda.empty_cache()
-
-
 def vae(rounds: int) -> None:
     """Encode and decode with the autoencoders in their real size."""
     for kind, name in (("Hunyuan", "sample/256px"), ("DC-AE", "sample/high_compression")):
@@ -122,8 +91,6 @@ def vae(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["sample", "vae"], help="all of them if left out")
-    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     if not torch.cuda.is_available():
@@ -131,12 +98,7 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     print(f"bf16 matrix product, 8192 cubed: {matrix_product_tflops():.0f} TFLOP/s", flush=True)
-    for name in args.what or ["vae", "sample"]:
-        if name == "sample":
-            sample(args.steps)
-        else:
-            vae(args.rounds)
-        torch.cuda.empty_cache()
+    vae(args.rounds)
 
 
 if __name__ == "__main__":

@@ -65,12 +65,13 @@ class Work:
             yield False
             return
         print(f"== {name}", flush=True)
-        before = processor_seconds()
+        before, counted = processor_seconds(), self.seconds
         try:
             yield True
             note["done"] = True
         finally:
-            note["seconds"] += processor_seconds() - before
+            inner = self.seconds - counted  # of steps within this one
+            note["seconds"] += processor_seconds() - before - inner
             write_text(self.notes, json.dumps(self.steps, indent=1))
 
     def osora(self, *arguments: str) -> None:
@@ -211,14 +212,14 @@ def draw(
     curve = Curve("mean of 20 updates", range(20, len(losses) + 20, 20), smooth(losses, 20))
     top = float(np.ceil(10 * np.percentile(curve.ys, 98)) / 10)
     draw_chart(pictures / "learn_loss.png", "Denoiser: training loss", "update", [curve], 0, top)
-    steps = [0, *(step for step, _ in over_time)]
-    curves = [Curve(kind, steps, [0, *(100 * found[kind] for _, found in over_time)]) for kind in WANTED]
+    steps = [step for step, _ in over_time]
+    curves = [Curve(kind, steps, [100 * found[kind] for _, found in over_time]) for kind in WANTED]
     title = "Held-out captions: right, %"
     draw_chart(pictures / "learn_scores.png", title, "update", curves, 0, 100)
-    rows = [number * len(made) // SHOWN + number % 2 for number in range(SHOWN)]
     clips: list[DemoClip] = held_out_clips()
+    rows = [(31 * number) % len(clips) for number in range(SHOWN)]  # a few of every word
     shown = [(clips[row].caption, made[row]) for row in rows]
-    shown += [(f"from its first frame: {clips[row].caption}"[:24] + " ...", moved[row]) for row in rows[:2]]
+    shown += [(f"{clips[row].caption}\n(its first frame was given)", moved[row]) for row in rows[3:5]]
     draw_grid(pictures / "learn_grid.png", shown, range(FRAMES))
 
 

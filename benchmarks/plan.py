@@ -29,11 +29,14 @@ from opensora_cli.planning.plan import Target, make_plan
 from opensora_cli.planning.precision import STATE, Device, Precision
 from opensora_cli.planning.segments import Sharding, update_peak
 from opensora_cli.planning.traced import LiveStorages
+from opensora_cli.training.adversary import build_opponent
+from opensora_cli.training.draws import Draws
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.diffusion.rectified_flow import flow_loss
 from opensora_models.layers.recompute import Recompute
+from opensora_models.vae_loss.lpips import Lpips
 from opensora_models.vae_loss.reconstruction import reconstruction_loss
 from schemas.autoencoder import HunyuanVAEConfig
 from schemas.denoiser import MMDiTConfig
@@ -254,7 +257,9 @@ def _work_peak(work: Callable[[], Tensor], device: Device) -> int:
 def autoencoder_updates(device: Device) -> Iterator[tuple[str, int, int]]:
     """Yield name, estimate and measurement of training an autoencoder: what autograd saves, and an update's peak."""
     keys = {"block_out_channels": [16, 24, 32, 48], "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 8}
-    for dtype in ("fp32", "bf16"):
+    judged = {"discriminator": {"ndf": 32, "n_layers": 3}, "vae_loss": {"perceptual_loss_weight": 1.0}}
+    cases = [("fp32", {}), ("bf16", {}), ("fp32", {"discriminator": {"ndf": 64}}), ("fp32", judged)]
+    for dtype, judges in cases:
         recipe = VaeTrainRecipe.model_validate_json(
             json.dumps(
                 {
@@ -262,6 +267,7 @@ def autoencoder_updates(device: Device) -> Iterator[tuple[str, int, int]]:
                     "dtype": dtype,
                     "ae": {"type": "hunyuan_vae", **keys},
                     "buckets": {"96px_ar1:1": {"17": [1.0, 2]}},
+                    **judges,
                 }
             )
         )
@@ -272,7 +278,8 @@ def autoencoder_updates(device: Device) -> Iterator[tuple[str, int, int]]:
         with live if device == "cpu" else nullcontext():
             _autoencoder_updates(recipe, extent, device, live)
         measured = live.peak if device == "cpu" else torch.cuda.max_memory_allocated() - before
-        yield f"autoencoder trained {dtype}: update", plan.shapes[0].total, measured
+        against = "".join(f", {name}" for name in ("discriminator", "vae_loss") if name in judges)
+        yield f"autoencoder trained {dtype}{against}: update", plan.shapes[0].total, measured
 
 
 def _autoencoder_updates(
@@ -281,7 +288,12 @@ def _autoencoder_updates(
     with torch.device(device):
         module = build_autoencoder(recipe.ae)
         clip = torch.zeros(2, 3, *extent)
+        lpips = Lpips() if recipe.vae_loss.perceptual_loss_weight else None
     optimizer = Optimizer(module, recipe.optim, None)
+    opponent = adversary = None
+    if recipe.discriminator is not None:
+        opponent = build_opponent(recipe.discriminator, 0, torch.device(device))
+        adversary = Optimizer(opponent.module, opponent.trained_by(recipe.optim).optim, None)
     for number in range(2):
         live.peak = live.now
         if device == "cuda":
@@ -289,8 +301,21 @@ def _autoencoder_updates(
         with torch.autocast(device, torch.bfloat16, enabled=recipe.dtype == "bf16"):
             reconstruction, posterior = module(clip, torch.Generator().manual_seed(0))
             loss = reconstruction_loss(reconstruction, clip, "l1") + 1e-6 * posterior.kl().mean()
+            if lpips is not None:
+                loss = loss + lpips(reconstruction.reshape(34, 3, 96, 96), clip.view(34, 3, 96, 96)).mean()
+            if opponent is not None:
+                draws = Draws(0, number, 0, 0)
+                loss = loss + opponent.deception(reconstruction, loss, module.decoder.conv_out.conv.weight, draws)[0]
         torch.autograd.backward(loss)
-        del loss
+        made = reconstruction.detach()
+        del loss, posterior, reconstruction
+        if opponent is not None and adversary is not None:
+            with torch.autocast(device, torch.bfloat16, enabled=recipe.dtype == "bf16"):
+                against = opponent.loss(clip, made, draws).value
+            torch.autograd.backward(against)
+            del against
+            adversary.clip()
+            adversary.step(number)
         optimizer.clip()
         optimizer.step(number)
 

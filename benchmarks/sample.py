@@ -1,12 +1,15 @@
 """Denoising: what leaving out branches saves, and what the choices of sampling cost.
 
-    python -m benchmarks.sample [--device cpu|cuda] [--steps 20] [--hidden 256] ...
+    python -m benchmarks.sample [--device cpu|cuda] [--steps 20] [--hidden 256] [--compile] ...
 
 Runs alternate, and every figure is the median of the ratios of neighbours: the time of a variant over that of the plain
 three-branch sum (Open-Sora's way, 3 evaluations in each of the same steps). Below 1 is faster.
+Then every option of memory and speed: seconds a step, over the time that the blocks' products and attention would take at
+the speed of a plain matrix product in the same run, and how far its latent is from the one without the option.
 """
 
 import argparse
+import copy
 import platform
 import statistics
 import time
@@ -16,12 +19,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from opensora_cli.sampling.denoise import EncodedText, denoise
+from opensora_cli.planning.mmdit import mmdit_flops
+from opensora_cli.sampling.denoise import Denoised, EncodedText, denoise
+from opensora_cli.sampling.offload import BlockSwap
+from opensora_models.compiled import compile_blocks
 from opensora_models.diffusion.condition import inference_condition
 from opensora_models.diffusion.guidance import GuidanceScales, step_scales
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
 from opensora_models.diffusion.schedule import get_schedule
+from opensora_models.layers.float8_linear import use_float8
 from opensora_models.mmdit.model import MMDiT
+from opensora_models.mmdit.parallel import units
 from schemas.denoiser.mmdit import MMDiTConfig
 
 SCALES = GuidanceScales(7.5, 3.0, text_oscillates=True, image_oscillates=True, image_grows_over_frames=True)
@@ -48,6 +56,8 @@ class Clip:
         self.model = MMDiT(config).requires_grad_(False)
         for weight in self.model.parameters():
             weight.copy_(torch.randn(weight.shape, generator=draw) * 0.05)
+        # Random weights make every time another world, where no step is like the one before; trained ones do not.
+        self.model.time_in.out_layer.weight.zero_()
         self.model.to(args.device)
         size = (1, CHANNELS, args.frames, args.side, args.side)
         self.noise = torch.randn(size, generator=draw).to(args.device)
@@ -68,10 +78,16 @@ class Clip:
 
     def ours(self, kind: str, *, in_turn: bool = False) -> Tensor:
         """Denoise with the branches that count."""
+        return self.denoised(kind, in_turn=in_turn).latent
+
+    def denoised(
+        self, kind: str, model: MMDiT | None = None, *, in_turn: bool = False, threshold: float = 0.0
+    ) -> Denoised:
+        """Do so with another copy of the model, or with a step cache."""
         return denoise(
-            self.model, self.noise, *self.texts, times=self.times, scales=SCALES, patch_size=PATCH,
-            condition_BCTHW=self.condition(kind), in_turn=in_turn,
-        ).latent  # fmt: skip
+            model or self.model, self.noise, *self.texts, times=self.times, scales=SCALES, patch_size=PATCH,
+            condition_BCTHW=self.condition(kind), in_turn=in_turn, cache_threshold=threshold,
+        )  # fmt: skip
 
     def plain(self, kind: str) -> Tensor:
         """Denoise with three branches in every step, as the formula is written."""
@@ -112,6 +128,55 @@ def timed(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
     return time.perf_counter() - started, result
 
 
+def product_speed(device: str, size: int = 768) -> float:
+    """Return the FLOP/s of a plain matrix product in the precision of the model."""
+    a, b = torch.randn(2, size, size).to(device)
+    runs = [timed(lambda: a @ b)[0] for _ in range(9)]
+    return 2 * size**3 / min(runs)
+
+
+def options(clip: Clip, args: argparse.Namespace) -> None:
+    """Print seconds a step and their share over the bound, and the error, of every option."""
+    config, tokens = clip.model.config, args.frames * args.side**2 // PATCH**2
+    cost = mmdit_flops(config, tokens, args.text, args.depth, args.single, ends=True)
+    speed = product_speed(args.device)
+    light, swapped = copy.deepcopy(clip.model), copy.deepcopy(clip.model)
+    for block in units(light):
+        use_float8(block)
+    swap = BlockSwap(swapped, units(swapped), torch.device(args.device))
+
+    def from_host() -> Denoised:
+        with swap.at_work():
+            return clip.denoised("t2v", swapped)
+
+    ways: dict[str, Callable[[], Denoised]] = {
+        "plain": lambda: clip.denoised("t2v"),
+        "branches in turn": lambda: clip.denoised("t2v", in_turn=True),
+        "blocks in host memory": from_host,
+        "matrices in 8 bits": lambda: clip.denoised("t2v", light),
+        **{f"step cache {t}": lambda t=t: clip.denoised("t2v", threshold=t) for t in (0.05, 0.1, 0.2)},
+    }
+    if args.compile:
+        compiled = copy.deepcopy(clip.model)
+        compile_blocks(compiled, any_size=False)
+        clip.denoised("t2v", compiled)
+        ways["compiled"] = lambda: clip.denoised("t2v", compiled)
+    want = clip.denoised("t2v").latent
+    for name, way in ways.items():
+        runs = []
+        for _ in range(args.repeats):
+            started = time.perf_counter()
+            made = way()
+            made.latent.cpu()
+            runs.append(time.perf_counter() - started)
+        bound = made.evaluations * (cost.products + cost.attention) / speed
+        error = float((made.latent - want).norm() / want.norm())
+        print(
+            f"{name:22} {1e3 * statistics.median(runs) / args.steps:8.1f} ms a step, {statistics.median(runs) / bound:.2f} of "
+            f"the bound, error {error:.1e}, {made.reused[0]} of {made.evaluations} evaluations cut short"
+        )
+
+
 def main() -> None:
     """Print a line for each variant."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,6 +185,7 @@ def main() -> None:
         "steps": 20, "repeats": 3, "hidden": 192, "heads": 4, "depth": 2, "single": 4, "frames": 3, "side": 16, "text": 32,
     }.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--compile", action="store_true", help="compiled blocks too; compiling takes a minute or more")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -134,6 +200,7 @@ def main() -> None:
                 time_ratio, difference = ratio(run, lambda kind=kind: clip.plain(kind), args.repeats)
                 name = f"{kind}, branches {'in turn' if in_turn else 'batched'}"
                 print(f"{name:28} {time_ratio:.2f} of the plain sum's time, results differ by {difference:.1e}")
+        options(clip, args)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,17 @@
-"""Refusing what this version would ignore: a job never runs on with a setting that nothing reads."""
+"""Refusing what this version cannot do: a job never runs on with a setting that it would ignore."""
 
 from opensora_cli.distributed.stage import sharing_stage
 from opensora_cli.extras import require_colossalai
 from schemas.errors import OsoraError
-from schemas.readers import unread_settings
 from schemas.recipes import AnyRecipe, RunRecipe, SampleRecipe
 
 
 def check_supported(recipe: AnyRecipe) -> None:
-    """Raise OsoraError if the recipe spreads a model in a way, or changes a key, that no code of this version reads."""
+    """Raise OsoraError if the recipe spreads a model in a way that this version has not."""
     if isinstance(recipe, RunRecipe | SampleRecipe):
         _check_spread(recipe)
         if recipe.parallel.engine == "colossalai":
             require_colossalai()
-    if ignored := unread_settings(recipe):
-        fix = " ".join(f"--unset {key}" for key in ignored)
-        raise OsoraError(
-            f"this version of osora does not read {', '.join(ignored)} yet, so the run would not be what the recipe says. "
-            f"To run without: {fix}"
-        )
 
 
 def _check_spread(recipe: RunRecipe | SampleRecipe) -> None:

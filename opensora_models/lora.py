@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from opensora_models.adapter import Adapter, LowRank, read_adapter
+from opensora_models.layers.float8_linear import use_float8
 from opensora_models.mmdit.adapter_layout import adapter_as
 from opensora_models.mmdit.model import MMDiT
+from opensora_models.mmdit.parallel import units
 from schemas.errors import OsoraError
 from schemas.lora import LoraConfig
 
@@ -47,11 +49,16 @@ class AdapterDropout(nn.Module):
         return x * kept / (1 - self.p)
 
 
-def keep_matrices_in(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast the linear layers to the precision that they are multiplied in; norms stay as they are."""
+def keep_matrices_in(model: MMDiT, dtype: torch.dtype, *, float8: bool = False) -> None:
+    """Cast the linear layers to the precision that they are multiplied in, those of blocks to 8 bits if `float8`.
+
+    Norms stay as they are.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear):
             module.to(dtype)
+    for block in units(model) if float8 else ():
+        use_float8(block)
 
 
 def add_adapters(model: MMDiT, config: LoraConfig) -> None:
@@ -70,6 +77,7 @@ def add_adapters(model: MMDiT, config: LoraConfig) -> None:
     for number, (_, layer) in enumerate(adapted_layers(model)):
         layer.lora_A.float()  # peft makes them in the precision of the layer
         layer.lora_B.float()
+        layer.reset_lora_parameters(NAME, init_lora_weights=True)
         if config.lora_dropout:
             layer.lora_dropout[NAME] = AdapterDropout(config.lora_dropout, number)
     rotary = "halves" if model.config.use_liger_rope else "pairs"

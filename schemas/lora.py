@@ -35,3 +35,8 @@ class LoraConfig(Schema):
         description="Layers that get an adapter, by the end of their names.",
         json_schema_extra=cost("breaks_resume", "changes_memory"),
     )
+    fp8_weights: bool = Field(
+        False,
+        description="Keep the frozen matrices of the blocks in 8-bit floats and multiply in dtype.",
+        json_schema_extra=cost("changes_memory", "changes_numerics"),
+    )

@@ -95,6 +95,16 @@ class SamplingConfig(Schema):
         ),
         json_schema_extra=NUMERICS,
     )
+    cache_threshold: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description=(
+            "Above 0, a step whose first block changes the clip by about as much as before (to this share) reuses what the "
+            "other blocks added then. Faster, and not the same clip: 0.1 is cautious. 0 is off."
+        ),
+        json_schema_extra=BOTH,
+    )
     compile: bool = Field(
         False,
         description="Compile the denoiser's blocks: a minute for the first clip of a size, then faster steps.",

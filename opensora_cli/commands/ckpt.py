@@ -203,7 +203,9 @@ def download(
     name: Annotated[
         str, typer.Argument(help="open-sora-v2, flux1-dev, dc-ae, t5, clip, or a hub's OWNER/NAME.", show_default=False)
     ],
-    to: Annotated[Path, typer.Option("--to", help="The folder is made below this one.")] = Path("ckpts"),
+    to: Annotated[Path, typer.Option("--to", help="Where to; OWNER/NAME gets a folder of its own below.")] = Path(
+        "ckpts"
+    ),
     file: Annotated[
         list[str] | None,
         typer.Option("--file", metavar="GLOB", help="Only these files; repeatable.", show_default=False),

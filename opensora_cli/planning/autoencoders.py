@@ -1,6 +1,6 @@
 """Training an autoencoder, and running one over clips."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -9,14 +9,20 @@ from typing import Literal
 from opensora_cli.planning.coded import Coding, latent_size
 from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
+from opensora_cli.planning.judges import Judgement, discriminator_pass, lpips_pass
 from opensora_cli.planning.modules import Counted
 from opensora_cli.planning.optimizers import optimizer_bytes
 from opensora_cli.planning.precision import STATE, Device, Precision
-from opensora_cli.planning.segments import Segment, update_peak
+from opensora_cli.planning.segments import Peak, Segment, update_peak
 from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
 from schemas.autoencoder import AutoencoderConfig
 from schemas.recipes import VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
+
+ADAMW_MOMENTS = 2 * STATE
+"""Of a weight of the discriminator, whose optimizer is always AdamW in fp32."""
+SMALLEST = (8, 64, 64)
+"""A clip that every judge takes, to count weights with."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,25 @@ class AutoencoderTraining:
 
     @cached_property
     def states(self) -> dict[str, int]:
-        """Weights, moments and average."""
+        """Weights, moments and average, and what judges the reconstructions."""
         optim, total = self.recipe.optim, self.counted.total
         return {
             "weights": STATE * total // self.sharing.sharding.weights,
             "optimizer": optimizer_bytes(self.recipe, total, self.device) // self.sharing.optimizer,
             "average (EMA)": STATE * total // self.sharing.average if optim.ema_decay is not None else 0,
+            **self._judges,
         }
+
+    @cached_property
+    def _judges(self) -> dict[str, int]:
+        """The discriminator with its moments, and LPIPS, where the recipe has them."""
+        found = {}
+        if (config := self.recipe.discriminator) is not None:
+            weights = discriminator_pass(config, STATE, 1, SMALLEST, learns=True).weights
+            found["discriminator"] = STATE * weights + ADAMW_MOMENTS * weights // self.sharing.optimizer
+        if self.recipe.vae_loss.perceptual_loss_weight:
+            found["LPIPS"] = STATE * lpips_pass(STATE, 1, SMALLEST).weights
+        return found
 
     @property
     def gradients(self) -> int:
@@ -49,26 +67,64 @@ class AutoencoderTraining:
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
         """Return the cost of a batch of clips of a shape."""
         precision = Precision.of(self.recipe.dtype, self.device)
-        parts = {name: coding(self.config, precision, batch, shape.extent, name) for name in ("encode", "decode")}  # type: dict[str, Coding]
+        parts = {
+            name: coding(self.config, precision, batch, shape.extent, name, trained=True)
+            for name in ("encode", "decode")
+        }  # type: dict[str, Coding]
         pixels = 3 * batch * shape.pixels
         segments = [self._segment(name, part, precision) for name, part in parts.items()]
         loss = Segment("the loss", STATE * pixels, 0, False, 0, 0, 2 * STATE * pixels)
         accumulates = self.recipe.optim.accumulation_steps > 1
         releases = self.recipe.memory.release_gradients
-        peak = update_peak([*segments, loss], self.sharing.sharding, accumulates=accumulates, releases=releases)
+        segments += [loss, *self._judging(shape, batch, precision)]
+        peak = update_peak(segments, self.sharing.sharding, accumulates=accumulates, releases=releases)
+        against, judging = self._learning(shape, batch, precision)
+        peak = max(peak, against, key=lambda one: one.total)
         flops = sum(part.flops for part in parts.values()) // batch
-        kept = sum(segment.saved for segment in segments) + loss.saved
+        kept = sum(segment.saved for segment in segments)
         return Estimate(
             tokens=prod(latent_size(self.config, shape.extent)),
             forward_flops=flops,
-            flops=3 * flops,
-            flops_without_recomputing=3 * flops,
+            flops=3 * flops + judging // batch,
+            flops_without_recomputing=3 * flops + judging // batch,
             activations=kept,
             activations_without_recomputing=kept,
             peak=peak.total + STATE * pixels,
             moment=peak.moment,
             gradients_at_peak=peak.gradients,
         )
+
+    def _judging(self, shape: ClipShape, batch: int, precision: Precision) -> Iterator[Segment]:
+        """Yield what of the autoencoder's loss runs through its judges, whose weights need no gradient here."""
+        judges = list(self._passes(shape, batch, precision))
+        for number, (name, judge) in enumerate(judges, start=1):
+            working = judge.working
+            if self.recipe.discriminator is not None and number == len(judges):
+                # The adaptive weight goes back through all of them, and keeps what it passes.
+                working = max(one.working + 2 * one.widest for _, one in judges)
+            yield Segment(name, judge.saved, 0, False, 0, precision.casts * judge.weights, working)
+
+    def _passes(self, shape: ClipShape, batch: int, precision: Precision) -> Iterator[tuple[str, Judgement]]:
+        if self.recipe.vae_loss.perceptual_loss_weight:
+            yield "LPIPS", lpips_pass(precision.matrix, batch, shape.extent)
+        if (config := self.recipe.discriminator) is not None:
+            yield "the discriminator", discriminator_pass(config, precision.matrix, batch, shape.extent, learns=False)
+
+    def _learning(self, shape: ClipShape, batch: int, precision: Precision) -> tuple[Peak, int]:
+        """Return the moment at which the discriminator learns, and the FLOPs of all judges.
+
+        It sees real and made clips one after the other, then goes back, while the autoencoder's gradients wait.
+        """
+        flops = sum(3 * judge.flops // 2 for name, judge in self._passes(shape, batch, precision) if name == "LPIPS")
+        if (config := self.recipe.discriminator) is None:
+            return Peak(0, 0, 0, 0, "none"), flops
+        judge = discriminator_pass(config, precision.matrix, batch, shape.extent, learns=True)
+        gradients = self.gradients + STATE * judge.weights
+        casts = precision.casts * judge.weights
+        activations = 2 * judge.saved + judge.working
+        moment = "the discriminator learning"
+        peak = Peak(activations + gradients + casts, activations, gradients, casts, moment)
+        return peak, flops + 8 * judge.flops  # two clips forward and back; one forward and back to the clip
 
     def _segment(self, direction: str, part: Coding, precision: Precision) -> Segment:
         names = ("encoder", "quant_conv") if direction == "encode" else ("decoder", "post_quant_conv")

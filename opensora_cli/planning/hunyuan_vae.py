@@ -1,7 +1,8 @@
 """Memory and work of the Hunyuan autoencoder, by a walk over its layers with shapes instead of tensors.
 
-The walk follows `opensora_models/hunyuan_vae/blocks.py` and `coders.py`. `peak` is the most that is alive at once without a
-backward pass; `saved` is what autograd keeps. A module's argument lives until the module returns, since its caller holds it.
+The walk follows `opensora_models/hunyuan_vae/blocks.py` and `coders.py`, which is what training runs: `peak` is the most that
+is alive at once beside `saved`, which autograd keeps. A module's argument lives until the module returns, since its caller
+holds it. Where nothing is trained, the same layers work in parts: their peak is that of `hunyuan_parts.py`.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from math import prod
 from typing import Literal
 
 from opensora_cli.planning.coded import Coding, Extent, latent_size
+from opensora_cli.planning.hunyuan_parts import Place, Step, frames_of_a_part, streamed_peak, waiting_peak
 from opensora_cli.planning.precision import STATE, Precision
 from schemas.autoencoder import HunyuanVAEConfig
 
@@ -166,14 +168,61 @@ def _middle(walk: Walk, config: HunyuanVAEConfig, held: int) -> None:
     walk.resnet(walk.channels, held + walk.size)
 
 
+def encode_parts_peak(config: HunyuanVAEConfig, precision: Precision, batch: int, extent: Extent) -> int:
+    """Return the bytes alive at most while clips of so many frames and pixels are encoded in parts."""
+    widths, matrix, streamed = config.block_out_channels, precision.matrix, config.stream_frames
+    part = frames_of_a_part(batch * matrix * widths[0] * extent[1] * extent[2]) if streamed == "whole" else streamed
+    place, before, found = Place(*extent, part, batch, matrix), widths[0], []
+    for width, stride in zip(widths, [*steps(config), None], strict=True):
+        for _ in range(config.layers_per_block):
+            found.append(Step(place, before, width))
+            before = width
+        if stride is not None:
+            found.append(Step(place.down(stride), width, width, place))
+            place = place.down(stride)
+    middle = _middle_peak(config, precision, batch, (place.frames, place.height, place.width))
+    return max(middle, waiting_peak(found) if streamed == "whole" else streamed_peak(found) + place.whole(before))
+
+
+def decode_parts_peak(config: HunyuanVAEConfig, precision: Precision, batch: int, extent: Extent) -> int:
+    """Return the bytes alive at most while latents of so many frames, rows and columns are decoded in parts."""
+    widths, matrix, streamed = config.block_out_channels[::-1], precision.matrix, config.stream_frames
+    latents = max(1, streamed // config.time_compression_ratio) if streamed != "whole" else None
+    part = latents or frames_of_a_part(batch * matrix * widths[0] * extent[1] * extent[2])
+    place, before, found = Place(*extent, part, batch, matrix), widths[0], []
+    middle = _middle_peak(config, precision, batch, extent)
+    for width, stride in zip(widths, [*steps(config), None], strict=True):
+        for _ in range(config.layers_per_block + 1):
+            found.append(Step(place, before, width))
+            before = width
+        if stride is not None:
+            larger = place.up(stride, width, latents is not None)
+            found.append(Step(larger, width, width, place))
+            place = larger
+    pixels = place.whole(config.out_channels)
+    first = Place(*extent, part, batch, matrix).whole(widths[0])  # the middle's output, of which parts are views
+    return max(middle, pixels + (waiting_peak(found) if latents is None else streamed_peak(found) + first))
+
+
+def _middle_peak(config: HunyuanVAEConfig, precision: Precision, batch: int, extent: Extent) -> int:
+    walk = Walk(precision, batch, config.block_out_channels[-1], extent)
+    _middle(walk, config, 0)
+    return walk.peak
+
+
 def walked_coding(
     config: HunyuanVAEConfig,
     precision: Precision,
     batch: int,
     extent: Extent,
     direction: Literal["encode", "decode"],
+    *,
+    trained: bool,
 ) -> Coding:
-    """Return the cost of a batch in tiles where the configuration asks for them; `extent` is in pixels either way."""
+    """Return the cost of a batch in tiles where the configuration asks for them; `extent` is in pixels either way.
+
+    `trained`: in one go, as where gradients are wanted; else in parts.
+    """
     space, time = config.sample_size, config.sample_tsize
     if direction == "decode":
         extent = latent_size(config, extent)
@@ -185,7 +234,10 @@ def walked_coding(
         for height, width in _space_tiles(config, extent[1], extent[2], space)
     ]
     walks = {piece: walk(config, precision, batch, piece) for piece in set(pieces)}
-    largest = max(one.peak for one in walks.values())
+    together = batch * (config.tile_batch if config.use_spatial_tiling and len(pieces) > 1 else 1)
+    in_parts = encode_parts_peak if direction == "encode" else decode_parts_peak
+    peaks = [one.peak if trained else in_parts(config, precision, together, piece) for piece, one in walks.items()]
+    largest = max(peaks)
     result = sum(walks[piece].size for piece in pieces) if len(pieces) > 1 else 0
     return Coding(
         largest + result,

@@ -17,7 +17,7 @@ from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder, text_encoders
 from opensora_cli.planning.train import DenoiserTraining
 from opensora_cli.sampling.image_recipe import image_recipe
-from schemas.readers import unread_settings
+from schemas.autoencoder import AutoEncoder2DConfig
 from schemas.recipes import AnyRecipe, SampleRecipe, TrainRecipe, VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
 
 
@@ -97,8 +97,10 @@ def make_plan(recipe: AnyRecipe, target: Target, data: Path | None = None) -> Pl
         sharing = Sharing.of(recipe.parallel, target.world_size)
     estimator, parameters, notes = _estimator(recipe, target, sharing)
     clips, about_data = _clips(recipe, data)
-    if settings := unread_settings(recipe):
-        notes.append(f"planned as the recipe says; jobs of this version do not read {', '.join(settings)} yet")
+    if not isinstance(recipe.ae, AutoEncoder2DConfig) and recipe.ae.tiling == "auto":
+        notes.append(
+            'ae.tiling = "auto": the autoencoder is counted in its smallest tiles; it takes larger ones that fit'
+        )
     shapes = tuple(_shape_plan(estimator, shape, shape.batch_size, target, clips) for shape in shapes_of(recipe))
     return Plan(
         recipe=recipe,
@@ -144,7 +146,7 @@ def _estimator(recipe: AnyRecipe, target: Target, sharing: Sharing) -> tuple[Est
         case VaeTrainRecipe():
             counted = count_autoencoder(recipe.ae)
             of_autoencoder = AutoencoderTraining(recipe, recipe.ae, device, sharing, counted)
-            return of_autoencoder, {"autoencoder": counted}, _uncounted(recipe)
+            return of_autoencoder, {"autoencoder": counted}, []
         case VaeSampleRecipe() | VaeStatsRecipe():
             counted = count_autoencoder(recipe.ae)
             return AutoencoderRun(recipe, recipe.ae, device, counted), {"autoencoder": counted}, []
@@ -156,12 +158,6 @@ def _images(recipe: SampleRecipe, device: Device, sharing: Sharing, text: Mappin
     stage = image_recipe(recipe)
     counts = count_denoiser(stage.model, None, sharing.tensor)
     return Sampling(stage, device, sharing, counts, count_autoencoder(stage.ae), text)
-
-
-def _uncounted(recipe: VaeTrainRecipe) -> list[str]:
-    found = {"discriminator": recipe.discriminator is not None}
-    found["vae_loss.perceptual_loss_weight (VGG16)"] = recipe.vae_loss.perceptual_loss_weight > 0
-    return [f"{name}: its memory is not counted" for name, there in found.items() if there]
 
 
 def _clips(recipe: AnyRecipe, data: Path | None) -> tuple[Clips | None, list[str]]:

@@ -125,6 +125,10 @@ class Sampling:
         written_out = (
             2 * self._precision.matrix * matrix // self.sharing.tensor if self.recipe.sampling.fp8_weights else 0
         )
+        # Of every guidance branch the step cache keeps what the first block and all others added.
+        seen = 2 * self._precision.matrix * image * self.recipe.model.hidden_size // parts
+        if self.recipe.sampling.cache_threshold:
+            written_out += batch * self.branches * seen
         latents = written_out + 8 * batch * self.branches * image * self.recipe.model.in_channels
         return max(counter.double_working(tokens), counter.single_working(tokens)) + counter.entry(tokens) + latents
 

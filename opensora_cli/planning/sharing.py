@@ -24,7 +24,7 @@ class Sharing:
     shard_size: int = 0
     branches: int = 1
     """Processes that share out the branches of guidance."""
-    average_stays_whole: bool = False
+    weights_stay_whole: bool = False
     """The shares of ColossalAI's ZeRO are flat pieces, which the average does not follow."""
 
     @classmethod
@@ -62,9 +62,19 @@ class Sharing:
         return self.sharers if self.stage >= 1 else 1
 
     @property
+    def weights(self) -> int:
+        """Over how many processes the weights are shared out between updates."""
+        return 1 if self.weights_stay_whole else self.optimizer
+
+    @property
+    def gathers_all(self) -> bool:
+        """Whether all weights are gathered for an update, and not one block's at a time."""
+        return self.sharers > 1 and self.stage in (1, 2) and not self.weights_stay_whole
+
+    @property
     def average(self) -> int:
         """Over how many processes the average of the weights is shared out."""
-        return 1 if self.average_stays_whole else self.optimizer
+        return 1 if self.weights_stay_whole else self.optimizer
 
     @property
     def sharding(self) -> Sharding:
@@ -86,9 +96,8 @@ class Sharing:
             yield f"guidance branches shared out over {self.branches}: each process holds the whole denoiser"
         if self.pipeline > 1:
             yield f"pipeline parallel {self.pipeline}: blocks divided by it, up to {self.pipeline} micro-batches in flight"
-        shared = ["optimizer" if self.average_stays_whole else "optimizer and average", "gradients", "weights"][
-            : self.stage
-        ]
+        at_rest = "optimizer" if self.weights_stay_whole else "optimizer, average and weights at rest"
+        shared = [at_rest, "gradients", "gathered weights"][: self.stage]
         if self.equals > 1:
             what = ", ".join(shared) if shared else "nothing"
             yield f"data parallel {self.data} (x sequence {self.sequence}): {what} divided by {self.sharers}"

@@ -5,6 +5,7 @@ not seen, and autocast is stood for by a module that is in the lower precision t
 """
 
 import weakref
+from collections.abc import Container
 from functools import lru_cache
 from math import prod
 from typing import Any, Literal
@@ -20,17 +21,28 @@ from opensora_cli.planning.precision import STATE
 from opensora_models.build import build_autoencoder
 from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig
 
+UNTILED = {
+    "use_spatial_tiling": False,
+    "use_temporal_tiling": False,
+    "spatial_tile_size": 256,
+    "temporal_tile_size": 32,
+    "tile_batch": 1,
+}
+"""Keys of a configuration that is traced whole; sizes are the same for all, so that one trace serves them."""
 SMALL = (4, 4, 4)
 """Latents of the clip that is traced for all sizes."""
 
 
 class LiveStorages(TorchDispatchMode):
-    """Counts the bytes of every storage that an operation makes, until it is freed: `now`, and `peak`, the most so far."""
+    """Counts the bytes of every storage that an operation makes, until it is freed.
+
+    `now`, `peak` (the most so far), and `largest` (of a single one).
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sizes: dict[int, int] = {}
-        self.now = self.peak = 0
+        self.now = self.peak = self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -44,6 +56,7 @@ class LiveStorages(TorchDispatchMode):
         if key not in self.sizes:
             self.sizes[key] = storage.nbytes()
             self.now += storage.nbytes()
+            self.largest = max(self.largest, storage.nbytes())
             self.peak = max(self.peak, self.now)
             weakref.finalize(storage, self._gone, key)
 
@@ -68,7 +81,11 @@ class SavedStorages:
     @property
     def total(self) -> int:
         """Bytes so far."""
-        return sum(storage.nbytes() for storage in self._seen.values())
+        return self.without(())
+
+    def without(self, others: Container[int]) -> int:
+        """Return the bytes so far that are not of `others`, storages by their address."""
+        return sum(storage.nbytes() for key, storage in self._seen.items() if key not in others)
 
 
 def traced_coding(
@@ -77,28 +94,39 @@ def traced_coding(
     batch: int,
     extent: Extent,
     direction: Literal["encode", "decode"],
+    *,
+    trained: bool,
 ) -> Coding:
-    """Return the cost of a batch of clips of `extent` (pixels either way), `matrix` bytes a number."""
+    """Return the cost of a batch of clips of `extent` (pixels either way), `matrix` bytes a number.
+
+    `trained`: coders of pictures take all frames at once, else one at a time.
+    """
     if isinstance(config, AutoEncoder2DConfig):
-        return _scaled(_trace(config, matrix, extent, direction), batch, 1)
+        picture = _scaled(_trace(config, matrix, (1, *extent[1:]), direction), batch, 1)
+        more = batch * matrix * _result(config, extent, direction) if extent[0] > 1 else 0
+        peak = picture.peak * extent[0] if trained else picture.peak + 2 * more
+        return Coding(peak, picture.saved * extent[0], picture.flops * extent[0])
     # Its layers, the linear attention among them, cost the same for every pixel: one small trace stands for all sizes.
     time, side = config.time_compression_ratio, config.spatial_compression_ratio
-    small = (1 if extent[0] == 1 else SMALL[0] * time, SMALL[1] * side, SMALL[2] * side)
-    trace = _trace(
-        config.model_copy(update={"use_spatial_tiling": False, "use_temporal_tiling": False}), matrix, small, direction
-    )
+    pictures = not config.stages.is_video
+    small = (1 if extent[0] == 1 or pictures else SMALL[0] * time, SMALL[1] * side, SMALL[2] * side)
+    trace = _trace(config.model_copy(update=UNTILED), matrix, small, direction)
     pieces = [
         (frames, rows, columns)
         for frames in _tiles(extent[0], config.temporal_tile_size, config.use_temporal_tiling, config)
         for rows in _tiles(extent[1], config.spatial_tile_size, config.use_spatial_tiling, config)
         for columns in _tiles(extent[2], config.spatial_tile_size, config.use_spatial_tiling, config)
     ]
-    out = batch * matrix * (3 * prod(extent) if direction == "decode" else _numbers_of_latents(config, extent))
+    out = batch * matrix * _result(config, extent, direction)
     largest, everything = max(map(prod, pieces)), sum(map(prod, pieces))
     cost = _scaled(trace, batch * everything, prod(small))
-    peak = trace.peak * batch * config.tile_batch * largest // prod(small) if len(pieces) > 1 else cost.peak
-    # Coded tiles wait, then they are joined.
-    return Coding(peak + (2 * out if len(pieces) > 1 else 0), cost.saved, cost.flops)
+    together = batch * (config.tile_batch if config.use_spatial_tiling and len(pieces) > 1 else 1)
+    if pictures and not trained:
+        largest = max(rows * columns for _, rows, columns in pieces)
+    peak = trace.peak * together * largest // prod(small)
+    # Coded tiles and frames wait, then they are joined.
+    joined = len(pieces) > 1 or (pictures and not trained and extent[0] > 1)
+    return Coding(peak + (2 * out if joined else 0), cost.saved, cost.flops)
 
 
 def _tiles(size: int, tile: int, used: bool, config: DCAEConfig) -> list[int]:
@@ -108,8 +136,9 @@ def _tiles(size: int, tile: int, used: bool, config: DCAEConfig) -> list[int]:
     return [min(tile, size - start) for start in range(0, size, int(tile * (1 - config.tile_overlap_factor)))]
 
 
-def _numbers_of_latents(config: DCAEConfig, extent: Extent) -> int:
-    return config.latent_channels * prod(latent_size(config, extent))
+def _result(config: DCAEConfig | AutoEncoder2DConfig, extent: Extent, direction: Literal["encode", "decode"]) -> int:
+    """Return the numbers of what comes out for a clip."""
+    return 3 * prod(extent) if direction == "decode" else config.latent_channels * prod(latent_size(config, extent))
 
 
 def _scaled(cost: Coding, times: int, over: int) -> Coding:

@@ -42,11 +42,11 @@ class DenoiserTraining:
         """Weights, moments, average and frozen models."""
         recipe, sharing, optim = self.recipe, self.sharing, self.recipe.optim
         trained = max(self._weights(stage, self.counts.trained) for stage in self._stages)
-        frozen = max(self._weights(stage, self.counts.whole) for stage in self._stages) if recipe.lora else 0
+        frozen = max(map(self._frozen_bytes, self._stages)) if recipe.lora else 0
         matrix = self._precision.matrix
-        shared = sharing.sharding.weights
         return {
-            "weights": (STATE * trained + matrix * frozen) // shared,
+            "weights": (STATE * trained + frozen) // sharing.weights,
+            "gathered weights": matrix * trained + frozen if sharing.gathers_all else 0,
             "optimizer": optimizer_bytes(recipe, trained, self.device) // sharing.optimizer,
             "average (EMA)": STATE * trained // sharing.average if optim.ema_decay is not None else 0,
             "autoencoder": matrix * self.autoencoder.total if recipe.dataset.encodes_clips else 0,
@@ -117,6 +117,10 @@ class DenoiserTraining:
     def _segments(self, tokens: Tokens, recomputed: Recomputed) -> list[Segment]:
         counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor, self.recipe.memory.fp8_linear)
         segments = mmdit_segments(counter, tokens, self.counts.trained, recomputed)
+        if self.sharing.gathers_all:
+            segments = [
+                replace(segment, casts=0) for segment in segments
+            ]  # they are gathered in the products' precision
         return offloaded(segments, self.recipe.memory.grad_ckpt_buffer_size)
 
     @cached_property
@@ -130,6 +134,13 @@ class DenoiserTraining:
             [*(["entry"] if not index else []), *part, *(["final"] if index == stages - 1 else [])]
             for index, part in enumerate(found)
         ]
+
+    def _frozen_bytes(self, stage: Sequence[str]) -> int:
+        """Return what the weights beside adapters take; 8 bits are for the matrices of blocks."""
+        matrix, parts = self._precision.matrix, self.counts.whole
+        narrow = self.recipe.lora is not None and self.recipe.lora.fp8_weights
+        saved = sum((matrix - 1) * parts[kind].matrices for kind in stage if kind in ("double", "single") and narrow)
+        return matrix * self._weights(stage, parts) - saved
 
     def _weights(self, stage: Sequence[str], counts: Mapping[str, BlockCounts]) -> int:
         return sum(counts[kind].weights for kind in stage)

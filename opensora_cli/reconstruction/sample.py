@@ -20,7 +20,7 @@ from opensora_cli.sampling.generate import Autoencoder
 from opensora_cli.sampling.saving import write_sample
 from opensora_cli.sampling.weights import find_weights
 from opensora_cli.supported import check_supported
-from opensora_models.vae_loss.lpips import Lpips, find_lpips, load_lpips
+from opensora_models.vae_loss.lpips import HOW_TO_GET, Lpips, find_lpips, load_lpips
 from schemas.errors import OsoraError
 from schemas.recipes import VaeSampleRecipe
 from schemas.resolve import Resolved
@@ -28,6 +28,7 @@ from schemas.resolve import Resolved
 TABLE = "quality.csv"
 COLUMNS = ("clip", "path", "frames", "height", "width", "psnr_db", "ssim", "lpips")
 SHOWN_ROWS = 40
+ODD_SIDES = "Choose resolutions in [buckets] whose sides are even, or an autoencoder that halves sides at least once."
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def _reconstruct_all(
                     continue
                 pair = side_by_side(video_BCTHW[place], reconstruction_BCTHW[place])
                 suffix = ".mp4" if pair.shape[1] > 1 else ".png"
-                write_sample(folder / f"clip-{row:06d}{suffix}", pair, recipe.reconstruction.fps_save)
+                file = folder / f"clip-{row:06d}{suffix}"
+                write_sample(file, pair, recipe.reconstruction.fps_save, odd_sides=ODD_SIDES)
                 frames, height, width = video_BCTHW.shape[2:]
                 measured[row] = Measured(row, loader.manifest.path(row), (frames, height, width), quality)
                 progress.advance(f"PSNR {quality.psnr_db:.2f} dB")
@@ -133,7 +135,8 @@ def _cells(quality: Quality) -> list[str]:
 
 def _find_lpips(source: str, console: Console) -> Lpips | None:
     if find_lpips(source) is None:
-        _say(console, f"reconstruction.lpips_from_pretrained = {source!r} is not there: LPIPS is not measured")
+        lacking = f"reconstruction.lpips_from_pretrained = {source!r} is not there: LPIPS is not measured"
+        _say(console, f"{lacking}. {HOW_TO_GET}")
         return None
     return load_lpips(source, "reconstruction.lpips_from_pretrained")
 

@@ -34,6 +34,8 @@ class Made:
     """The most memory in use since the process began: of the GPU, else of the process."""
     image: "Made | None" = None
     """The first frame, where an image model made it: a video of one frame."""
+    reused: int = 0
+    """Evaluations that the step cache cut short, of all `evaluations`."""
 
     def save(self, path: str | Path) -> Path:
         """Write the clip or image, and return its path: the suffix is that of the recipe's output_format if there is none.
@@ -43,7 +45,8 @@ class Made:
         path = Path(path)
         if not path.suffix:
             path = path.with_name(path.name + suffix_of(self.sample.config))
-        return write_sample(path, self.video, self.sample.config.fps_save)
+        way_out = "Use --set sampling.output_format=lossless."
+        return write_sample(path, self.video, self.sample.config.fps_save, odd_sides=way_out)
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,10 @@ def make_batch(
     progress.advance(steps.facts, whole - steps.done)
     if clips is not None:
         seconds = {**job.rounded(), **stages.rounded()}
-        own = (good[item] for item in clips.own)
-        for (sample, prompt), video_CTHW in zip(own, clips.video.cpu(), strict=True):
+        for item, video_CTHW in zip(clips.own, clips.video.cpu(), strict=True):
+            sample, prompt = good[item]
             took = clips.evaluations, len(good), seconds, peak_bytes(device)
-            yield Made(sample, video_CTHW, prompt, *took, images.get(sample))
+            yield Made(sample, video_CTHW, prompt, *took, images.get(sample), clips.reused[item])
 
 
 Latents = dict[Sample, list[Tensor] | Failed | None]

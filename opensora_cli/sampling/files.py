@@ -130,6 +130,7 @@ def _write(output: Output, made: Made, facts: dict[str, Any]) -> None:
         "width": width,
         "fps": config.fps_save,
         "evaluations": made.evaluations,
+        "evaluations_cut_short": made.reused,
         "batch": made.batch,
         "seconds": {**made.seconds, "write": round(time.perf_counter() - started, 3)},
         "peak_bytes": made.peak_bytes,

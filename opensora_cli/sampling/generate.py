@@ -83,12 +83,14 @@ class Generator:
 class Clips:
     """The `video` (B, 3, T, H, W) float32, about [-1, 1] and not clamped, and the model evaluations for each sample.
 
+    `reused` counts for every sample those that the step cache cut short.
     Of a batch that a team of processes makes, each has its `own` clips, which may be none.
     """
 
     video: Tensor
     own: Sequence[int]
     evaluations: int
+    reused: Sequence[int]
 
 
 @torch.no_grad()
@@ -119,7 +121,7 @@ def generate(
     own = team.own(range(len(seeds)))
     with stages.stage("decode"), models.at_work("autoencoder"):
         video_BCTHW = _decode(models.autoencoder, config, denoised.latent, references, own)
-    return Clips(video_BCTHW, own, denoised.evaluations)
+    return Clips(video_BCTHW, own, denoised.evaluations, denoised.reused)
 
 
 def _decode(
@@ -195,6 +197,7 @@ def _denoise(
             condition_BCTHW=condition_BCTHW,
             solver=config.solver,
             on_step=on_step,
+            cache_threshold=config.cache_threshold,
         )
     return denoise(
         models.denoiser,
@@ -209,6 +212,7 @@ def _denoise(
         in_turn=config.cfg_branches == "in_turn",
         on_step=on_step,
         shared=team.branches,
+        cache_threshold=config.cache_threshold,
     )
 
 

@@ -40,11 +40,12 @@ def suffix_of(config: SamplingConfig) -> str:
     return {"mp4": ".mp4", "lossless": ".mkv", "gif": ".gif", "webp": ".webp"}[config.output_format]
 
 
-def write_sample(path: Path, video_CTHW: Tensor, fps: int) -> Path:
+def write_sample(path: Path, video_CTHW: Tensor, fps: int, *, odd_sides: str = "Write .mkv, for any sides.") -> Path:
     """Write a clip or a single frame in the format of the path's suffix, and return the path.
 
     .mp4 is H.264, .mkv FFV1 without loss, .gif and .webp show clips in browsers, .png (and .webp of one frame) are
-    images without loss, a clip's first frame. Raises OsoraError for another suffix, for pixels that are no numbers, for
+    images without loss, a clip's first frame. `odd_sides` says what the caller's user can do about odd sides in an .mp4.
+    Raises OsoraError for another suffix, for pixels that are no numbers, for
     odd sides of an .mp4, or when the disk refuses.
     """
     if not video_CTHW.isfinite().all():
@@ -54,6 +55,7 @@ def write_sample(path: Path, video_CTHW: Tensor, fps: int) -> Path:
     frames_THWC = to_frames(video_CTHW)
     match path.suffix:
         case ".mp4":
+            _check_even(path, frames_THWC, odd_sides)
             return write_video(path, frames_THWC, fps)
         case ".mkv":
             return _write_lossless(path, frames_THWC, fps)
@@ -68,19 +70,21 @@ def write_sample(path: Path, video_CTHW: Tensor, fps: int) -> Path:
 
 
 def write_video(path: Path, frames_THWC: Frames, fps: int) -> Path:
-    """Write H.264, yuv420p, at a constant rate. Raises OsoraError for odd sides or when the disk refuses."""
-    height, width = frames_THWC.shape[1:3]
-    if height % 2 or width % 2:
-        raise OsoraError(
-            f"{path}: H.264 with yuv420p needs even sides, the frames are {height} x {width} (height x width). "
-            "Use --set sampling.output_format=lossless."
-        )
+    """Write H.264, yuv420p, at a constant rate; sides must be even. Raises OsoraError when the disk refuses."""
     with _aside(path) as partial, av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"}) as file:
         # Without macroblock trees: with them x264's AVX-512 code now and then gives other bytes for the same pictures.
         options = {"crf": CRF, "preset": "medium", "x264-params": "mbtree=0"}
         stream = file.add_stream("libx264", rate=Fraction(fps), options=options)
         _encode(file, stream, frames_THWC, "yuv420p")
     return path
+
+
+def _check_even(path: Path, frames_THWC: Frames, way_out: str) -> None:
+    height, width = frames_THWC.shape[1:3]
+    if height % 2 or width % 2:
+        raise OsoraError(
+            f"{path}: H.264 with yuv420p needs even sides, the frames are {height} x {width} (height x width). {way_out}"
+        )
 
 
 def _write_lossless(path: Path, frames_THWC: Frames, fps: int) -> Path:

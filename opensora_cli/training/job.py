@@ -116,7 +116,7 @@ def train_in(
     looks: Sequence[Look] = (),
 ) -> int:
     """Train in a run folder, from its newest checkpoint if it has one; return the exit code."""
-    layout = lay_out(objective.module, recipe.parallel, process)
+    layout = lay_out(objective.module, recipe.parallel, process, DTYPES[recipe.dtype])
     if recipe.memory.compile:
         compile_blocks(objective.module, any_size=True)
     checkpoints = Checkpoints(folder.checkpoints, recipe.checkpoint, DTYPES[recipe.dtype], process, layout)

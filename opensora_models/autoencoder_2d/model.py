@@ -1,12 +1,12 @@
 """The image autoencoder of Flux, frame by frame on clips."""
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from opensora_models.autoencoder_2d.blocks import NORM_GROUPS
 from opensora_models.autoencoder_2d.coders import Decoder, Encoder
 from opensora_models.autoencoder_2d.weights import LIKELY_CAUSES
+from opensora_models.layers.pictures import by_frame
 from opensora_models.layers.posterior import DiagonalGaussian
 from schemas.autoencoder.autoencoder_2d import AutoEncoder2DConfig
 from schemas.errors import OsoraError
@@ -57,19 +57,11 @@ class AutoEncoder2D(nn.Module):
 
     def posterior(self, x_BCTHW: Tensor) -> DiagonalGaussian:
         """Return the distribution of the raw latents, before shift and scale."""
-        return DiagonalGaussian(_by_frame(self.encoder, x_BCTHW))
+        return DiagonalGaussian(by_frame(self.encoder, x_BCTHW))
 
     def decode(self, z_BCTHW: Tensor) -> Tensor:
         """Return the pixels of scaled latents; values may leave [-1, 1] a little."""
-        return _by_frame(self.decoder, z_BCTHW / self.config.scale_factor + self.config.shift_factor)
+        return by_frame(self.decoder, z_BCTHW / self.config.scale_factor + self.config.shift_factor)
 
     def _scaled(self, raw: Tensor) -> Tensor:
         return self.config.scale_factor * (raw - self.config.shift_factor)
-
-
-def _by_frame(coder: nn.Module, x_BCTHW: Tensor) -> Tensor:
-    """Code the frames one after the other where nothing is trained: memory then does not grow with the clip."""
-    if torch.is_grad_enabled():
-        out = coder(rearrange(x_BCTHW, "b c t h w -> (b t) c h w"))
-        return rearrange(out, "(b t) c h w -> b c t h w", b=x_BCTHW.shape[0])
-    return torch.stack([coder(frame_BCHW) for frame_BCHW in x_BCTHW.unbind(2)], 2)

@@ -1,15 +1,25 @@
 """The deep-compression autoencoder (DC-AE)."""
 
+from functools import partial
 from itertools import pairwise
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from opensora_models.dc_ae.blocks import HEAD
 from opensora_models.dc_ae.coders import Decoder, Encoder
 from opensora_models.dc_ae.weights import LIKELY_CAUSES
-from opensora_models.layers.tiling import Direction, Tiling, tile_plans, tiled
+from opensora_models.layers.pictures import by_frame
+from opensora_models.layers.tiling import (
+    Coder,
+    Direction,
+    TileChoice,
+    TileSizes,
+    Tiling,
+    tile_plans,
+    tiled,
+    whole_strides,
+)
 from schemas.autoencoder.dc_ae import DCAEConfig
 from schemas.errors import OsoraError
 
@@ -27,6 +37,7 @@ class DCAE(nn.Module):
         super().__init__()
         _check(config)
         self.config = config
+        self.tile_choice: TileChoice | None = None
         self.shape = config.stages
         self.latent_channels = config.latent_channels
         space = config.spatial_compression_ratio
@@ -53,7 +64,7 @@ class DCAE(nn.Module):
     def moments(self, x_BCTHW: Tensor) -> Tensor:
         """Return all that `latents` needs of a clip, which is what a cache keeps: the raw latents. Errors as `encode`."""
         self._check_size(x_BCTHW)
-        space, time = self._tilings("encode")
+        space, time = self._tilings("encode", x_BCTHW)
         return tiled(x_BCTHW, space, time, self._coder(self.encoder))
 
     def latents(self, moments_BMTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -62,24 +73,31 @@ class DCAE(nn.Module):
 
     def decode(self, z_BCTHW: Tensor) -> Tensor:
         """Return the pixels of scaled latents, every frame of them; values may leave [-1, 1] a little."""
-        space, time = self._tilings("decode")
+        space, time = self._tilings("decode", z_BCTHW)
         raw = z_BCTHW * self.config.scaling_factor
         # A lone latent frame is decoded as a picture: one frame instead of four.
         return tiled(raw, space, time, self._coder(self.decoder), shortest=2 if self.strides[0] > 1 else 1)
 
-    def _coder(self, module: nn.Module) -> nn.Module:
-        return module if self.shape.is_video else _FrameByFrame(module)
+    def _coder(self, module: nn.Module) -> Coder:
+        return module if self.shape.is_video else partial(by_frame, module)
 
-    def _tilings(self, direction: Direction) -> tuple[Tiling | None, Tiling | None]:
+    def _tilings(self, direction: Direction, x_BCTHW: Tensor) -> tuple[Tiling | None, Tiling | None]:
         config = self.config
-        space, time = tile_plans(
+        sizes = self._tiles_as_set() if self.tile_choice is None else self.tile_choice(direction, x_BCTHW)
+        return tile_plans(
             direction,
-            side=(config.spatial_tile_size, config.spatial_compression_ratio),
-            frames=(config.temporal_tile_size, config.time_compression_ratio),
+            sizes,
+            ratios=(config.spatial_compression_ratio, config.time_compression_ratio),
             overlap=config.tile_overlap_factor,
             batch=config.tile_batch,
         )
-        return space if config.use_spatial_tiling else None, time if config.use_temporal_tiling else None
+
+    def _tiles_as_set(self) -> TileSizes:
+        config = self.config
+        return TileSizes(
+            config.spatial_tile_size if config.use_spatial_tiling else None,
+            config.temporal_tile_size if config.use_temporal_tiling else None,
+        )
 
     def _check_size(self, x_BCTHW: Tensor) -> None:
         sizes = dict(zip(("frames", "rows", "columns"), zip(x_BCTHW.shape[2:], self.strides, strict=True), strict=True))
@@ -90,17 +108,6 @@ class DCAE(nn.Module):
                     f"a clip of {size} {name}: the autoencoder ({self.config.model_name}) takes multiples of {stride}"
                     f"{' or a single frame' if name == 'frames' else ''}. Use {near} or {near + stride}."
                 )
-
-
-class _FrameByFrame:
-    """A coder of pictures, applied to all frames of clips at once."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __call__(self, x_BCTHW: Tensor) -> Tensor:
-        out = self.module(rearrange(x_BCTHW, "b c t h w -> (b t) c h w"))
-        return rearrange(out, "(b t) c h w -> b c t h w", b=x_BCTHW.shape[0])
 
 
 def _check(config: DCAEConfig) -> None:
@@ -157,8 +164,8 @@ def _check_tiles(config: DCAEConfig) -> None:
         ("spatial_tile_size", config.spatial_tile_size, config.spatial_compression_ratio, config.use_spatial_tiling),
         ("temporal_tile_size", config.temporal_tile_size, config.time_compression_ratio, config.use_temporal_tiling),
     ):
-        share = 1 - config.tile_overlap_factor
-        if used and (size % ratio or int(size * share) != int(size // ratio * share) * ratio or int(size * share) < 1):
+        if used and not whole_strides(size, ratio, config.tile_overlap_factor):
+            share = 1 - config.tile_overlap_factor
             raise OsoraError(
                 f"ae.{key} = {size}: with ae.tile_overlap_factor = {config.tile_overlap_factor} tiles would start every "
                 f"{int(size * share)}, which must be a multiple of the {ratio} that a latent covers. Change one of the two."

@@ -7,7 +7,7 @@ from opensora_models.hunyuan_vae.coders import Decoder, Encoder
 from opensora_models.hunyuan_vae.streaming import decode_parts, encode_parts
 from opensora_models.hunyuan_vae.weights import LIKELY_CAUSES
 from opensora_models.layers.posterior import DiagonalGaussian
-from opensora_models.layers.tiling import Direction, Tiling, tile_plans, tiled
+from opensora_models.layers.tiling import Direction, TileChoice, TileSizes, Tiling, tile_plans, tiled
 from schemas.autoencoder.hunyuan_vae import HunyuanVAEConfig
 from schemas.errors import OsoraError
 
@@ -25,6 +25,7 @@ class HunyuanVAE(nn.Module):
         super().__init__()
         _check(config)
         self.config = config
+        self.tile_choice: TileChoice | None = None
         self.latent_channels = config.latent_channels
         space = config.spatial_compression_ratio
         self.strides = (config.time_compression_ratio, space, space)
@@ -58,13 +59,13 @@ class HunyuanVAE(nn.Module):
 
     def posterior(self, x_BCTHW: Tensor) -> DiagonalGaussian:
         """Return the distribution of the raw latents, before shift and scale. Moments of tiles are mixed, not samples."""
-        space, time = self._tilings("encode")
+        space, time = self._tilings("encode", x_BCTHW)
         return DiagonalGaussian(tiled(x_BCTHW, space, time, self._encode_tile, past=1))
 
     def decode(self, z_BCTHW: Tensor) -> Tensor:
         """Return the pixels of scaled latents; values may leave [-1, 1] a little."""
         raw = z_BCTHW / self.config.scale_factor + self.config.shift_factor
-        space, time = self._tilings("decode")
+        space, time = self._tilings("decode", z_BCTHW)
         return tiled(raw, space, time, self._decode_tile, past=1)
 
     def _encode_tile(self, x_BCTHW: Tensor) -> Tensor:
@@ -91,16 +92,23 @@ class HunyuanVAE(nn.Module):
         frames = self.config.stream_frames
         return None if frames == "whole" else max(1, frames // stride)
 
-    def _tilings(self, direction: Direction) -> tuple[Tiling | None, Tiling | None]:
+    def _tilings(self, direction: Direction, x_BCTHW: Tensor) -> tuple[Tiling | None, Tiling | None]:
         config = self.config
-        space, time = tile_plans(
+        sizes = self._tiles_as_set() if self.tile_choice is None else self.tile_choice(direction, x_BCTHW)
+        return tile_plans(
             direction,
-            side=(config.sample_size, config.spatial_compression_ratio),
-            frames=(config.sample_tsize, config.time_compression_ratio),
+            sizes,
+            ratios=(config.spatial_compression_ratio, config.time_compression_ratio),
             overlap=config.tile_overlap_factor,
             batch=config.tile_batch,
         )
-        return space if config.use_spatial_tiling else None, time if config.use_temporal_tiling else None
+
+    def _tiles_as_set(self) -> TileSizes:
+        config = self.config
+        return TileSizes(
+            config.sample_size if config.use_spatial_tiling else None,
+            config.sample_tsize if config.use_temporal_tiling else None,
+        )
 
     def _scaled(self, raw: Tensor) -> Tensor:
         return self.config.scale_factor * (raw - self.config.shift_factor)

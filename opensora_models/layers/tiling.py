@@ -34,12 +34,33 @@ class Tiling:
         return cls(tile_in, int(tile_in * (1 - overlap)), blend, tile_out - blend, batch)
 
 
+@dataclass(frozen=True)
+class TileSizes:
+    """How large tiles are before encoding, pixels and frames; None: that kind of axis stays whole."""
+
+    side: int | None
+    frames: int | None
+
+
+TileChoice = Callable[[Direction, Tensor], TileSizes]
+"""The tiles for a clip to encode or latents to decode, where a configuration leaves them open."""
+
+
+def whole_strides(size: int, ratio: int, overlap: float) -> bool:
+    """Whether tiles of `size` start on latents, each of which covers `ratio`: else pixels and latents would not agree."""
+    stride = int(size * (1 - overlap))
+    return size % ratio == 0 and stride >= 1 and stride == int(size // ratio * (1 - overlap)) * ratio
+
+
 def tile_plans(
-    direction: Direction, *, side: tuple[int, int], frames: tuple[int, int], overlap: float, batch: int
-) -> tuple[Tiling, Tiling]:
-    """Return the tilings of space and time; `side` and `frames` are a tile's size before encoding and its compression."""
-    plans = []
-    for (size, ratio), together in ((side, batch), (frames, 1)):
+    direction: Direction, sizes: TileSizes, *, ratios: tuple[int, int], overlap: float, batch: int
+) -> tuple[Tiling | None, Tiling | None]:
+    """Return the tilings of space and time; `ratios` are the compression of sides and of frames."""
+    plans: list[Tiling | None] = []
+    for size, ratio, together in ((sizes.side, ratios[0], batch), (sizes.frames, ratios[1], 1)):
+        if size is None:
+            plans.append(None)
+            continue
         tile_in, tile_out = (size, size // ratio) if direction == "encode" else (size // ratio, size)
         plans.append(Tiling.plan(tile_in, tile_out, overlap, together))
     return plans[0], plans[1]

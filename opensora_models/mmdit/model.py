@@ -14,6 +14,7 @@ from opensora_models.mmdit.blocks import (
     timestep_embedding,
 )
 from opensora_models.mmdit.rope import Rope, build_rope
+from opensora_models.mmdit.step_cache import StepCache
 from opensora_models.mmdit.weights import LIKELY_CAUSES
 from schemas.denoiser.mmdit import MMDiTConfig
 from schemas.errors import OsoraError
@@ -70,12 +71,14 @@ class MMDiT(nn.Module):
         y_vec_BD: Tensor,
         cond_BND: Tensor | None = None,
         guidance_B: Tensor | None = None,
+        step_cache: StepCache | None = None,
     ) -> Tensor:
         """Return the velocity (B, N, in_channels) of packed latents at `timesteps_B` in [0, 1], 1 being noise.
 
         Ids, times and guidance stay fp32 in a bf16 model: a time that bf16 rounds is another time.
         `cond_BND` is the packed mask (patch_size^2 features) and then the packed masked latent; it must be given exactly
         if the model has `cond_embed`. `guidance_B` is the raw scale and goes with `guidance_embed` in the same way.
+        With a `step_cache` (sampling alone; needs a double block) rows may skip all blocks but the first.
         Raises ValueError where one of them is missing or superfluous.
         """
         self._check_inputs(cond_BND, guidance_B)
@@ -87,7 +90,21 @@ class MMDiT(nn.Module):
         act_BD = F.silu(vec_BD)
         rope = self.rope(img_ids_BN3, txt_ids_BL3)
 
-        for i, block in enumerate(self.double_blocks):
+        if step_cache is None:
+            return self.final_layer(self._through_blocks(img_BND, txt_BLD, act_BD, rope), vec_BD)
+        after_BND, txt_BLD = self.double_blocks[0](img_BND, txt_BLD, act_BD, rope)
+        out_BND = step_cache(
+            img_BND,
+            after_BND,
+            lambda rows: self._through_blocks(after_BND[rows], txt_BLD[rows], act_BD[rows], rope.of(rows), first=1),
+        )
+        return self.final_layer(out_BND, vec_BD)
+
+    def _through_blocks(
+        self, img_BND: Tensor, txt_BLD: Tensor, act_BD: Tensor, rope: Rope, *, first: int = 0
+    ) -> Tensor:
+        """Return the image tokens behind the last block, from those before double block `first`."""
+        for i, block in enumerate(self.double_blocks[first:], first):
             if i in self.recomputed_double:
                 img_BND, txt_BLD = self.recompute(block, img_BND, txt_BLD, act_BD, rope)
             else:
@@ -99,7 +116,7 @@ class MMDiT(nn.Module):
                 x_BSD = self.recompute(block, x_BSD, act_BD, rope, skip)
             else:
                 x_BSD = block(x_BSD, act_BD, rope, skip)
-        return self.final_layer(x_BSD if self.single_blocks else img_BND, vec_BD)
+        return x_BSD if self.single_blocks else img_BND
 
     def embed_vector(self, timesteps_B: Tensor, y_vec_BD: Tensor, guidance_B: Tensor | None = None) -> Tensor:
         """Return what modulates every block: time, guidance and pooled text, added (B, D)."""

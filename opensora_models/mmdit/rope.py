@@ -29,6 +29,10 @@ class InterleavedRope(NamedTuple):
         """Return the tables of all tokens but the first `skip`."""
         return InterleavedRope(self.rotation[:, skip:])
 
+    def of(self, rows: list[int]) -> "InterleavedRope":
+        """Return the tables of some clips of the batch."""
+        return InterleavedRope(self.rotation[rows])
+
 
 class HalvesRope(NamedTuple):
     """Open-Sora 2.0's layout: features (i, i + K) of the whole head are a pair.
@@ -47,6 +51,10 @@ class HalvesRope(NamedTuple):
     def after(self, skip: int) -> "HalvesRope":
         """Return the tables of all tokens but the first `skip`."""
         return HalvesRope(self.cos[:, skip:], self.sin[:, skip:])
+
+    def of(self, rows: list[int]) -> "HalvesRope":
+        """Return the tables of some clips of the batch."""
+        return HalvesRope(self.cos[rows], self.sin[rows])
 
 
 Rope = InterleavedRope | HalvesRope

@@ -149,6 +149,12 @@ class DCAEConfig(Schema):
         description="Raw latents are divided by this, and multiplied again before decoding.",
         json_schema_extra=cost("changes_numerics", "needs_recache"),
     )
+    tiling: Literal["set", "auto"] = Field(
+        "set",
+        description="Tiles as the keys below set them; or, instead of those, by the memory that is free when a job first meets "
+        "a size: none where the clip fits, else the largest that do. Results then depend on the machine.",
+        json_schema_extra=cost("changes_memory", "changes_numerics", "needs_recache"),
+    )
     use_spatial_tiling: bool = Field(
         False,
         description="Work on overlapping tiles when a side is larger than spatial_tile_size.",

@@ -63,6 +63,12 @@ class HunyuanVAEConfig(Schema):
         description="Whether the middle block attends over pixels, frame-causally.",
         json_schema_extra=cost("breaks_resume"),
     )
+    tiling: Literal["set", "auto"] = Field(
+        "set",
+        description="Tiles as the keys below set them; or, instead of those, by the memory that is free when a job first meets "
+        "a size: none where the clip fits, else the largest that do. Results then depend on the machine.",
+        json_schema_extra=cost("changes_memory", "changes_numerics", "needs_recache"),
+    )
     sample_size: int = Field(
         256,
         ge=8,

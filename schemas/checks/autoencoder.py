@@ -160,3 +160,25 @@ def reconstructions_have_the_clips_channels(recipe: VaeTrainRecipe) -> Iterator[
     for name, count in channels.items():
         if count != 3:
             yield Finding((("ae", name),), f"ae.{name} = {count}, but a clip has 3 channels.")
+
+
+@rule(
+    "OSR115",
+    VaeTrainRecipe,
+    reason="Free memory says nothing of what a training update will take: tiles are chosen where nothing is trained.",
+    fix='Set ae.tiling = "set", and tiles by their own keys where they are wanted.',
+    wrong="""
+        _base_ = "tiny/vae"
+        [ae]
+        tiling = "auto"
+    """,
+    right="""
+        _base_ = "tiny/vae"
+        [ae]
+        tiling = "set"
+    """,
+)
+def trained_tiles_are_set(recipe: VaeTrainRecipe) -> Iterator[Finding]:
+    """tiling = "auto" is for autoencoders that are not trained."""
+    if not isinstance(recipe.ae, AutoEncoder2DConfig) and recipe.ae.tiling == "auto":
+        yield Finding((("ae", "tiling"),), 'ae.tiling = "auto": training an autoencoder takes the tiles that are set.')

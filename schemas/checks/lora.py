@@ -98,3 +98,32 @@ def adapters_belong_to_weights(recipe: TrainRecipe) -> Iterator[Finding]:
             (("lora",), ("model", "from_pretrained")),
             "[lora] without model.from_pretrained: random weights stay random.",
         )
+
+
+@rule(
+    "OSR482",
+    TrainRecipe,
+    reason="Weights that are shared out are gathered in the recipe's precision, which undoes what 8 bits save.",
+    fix='Set parallel.plugin to "ddp", or lora.fp8_weights to false: shared out, the weights take less than 8 bits a number.',
+    wrong="""
+        _base_ = "stage1"
+        model.from_pretrained = "ckpts/stage1.safetensors"
+        parallel.plugin = "fsdp"
+        [lora]
+        fp8_weights = true
+    """,
+    right="""
+        _base_ = "stage1"
+        model.from_pretrained = "ckpts/stage1.safetensors"
+        parallel.plugin = "ddp"
+        [lora]
+        fp8_weights = true
+    """,
+)
+def weights_in_8_bits_stay_whole(recipe: TrainRecipe) -> Iterator[Finding]:
+    """lora.fp8_weights goes without sharing weights out."""
+    config = recipe.parallel
+    shares = config.plugin not in ("none", "ddp", "hybrid") or config.zero_stage > 0 or config.sp_size > 1
+    if recipe.lora is not None and recipe.lora.fp8_weights and shares:
+        message = f"lora.fp8_weights is true, but parallel.plugin = {config.plugin!r} shares weights or tokens out."
+        yield Finding((("lora", "fp8_weights"), ("parallel", "plugin")), message)

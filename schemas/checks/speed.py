@@ -107,3 +107,35 @@ def eight_bit_matrices_are_whole(recipe: SampleRecipe) -> Iterator[Finding]:
             f"sampling.fp8_weights = true with parallel.tp_size = {recipe.parallel.tp_size}: nothing divides them."
         )
         yield Finding((("sampling", "fp8_weights"), ("parallel", "tp_size")), message)
+
+
+@rule(
+    "OSR523",
+    SampleRecipe,
+    reason="The step cache compares what the first double block does, and every process has to come to the same end.",
+    fix="Leave cache_threshold out, or share the work out otherwise (prompts, guidance branches, tp_size).",
+    wrong="""
+        _base_ = "sample/256px"
+        [sampling]
+        cache_threshold = 0.1
+        [parallel]
+        plugin = "hybrid"
+        sp_size = 2
+    """,
+    right="""
+        _base_ = "sample/256px"
+        [sampling]
+        cache_threshold = 0.1
+    """,
+)
+def step_caches_see_whole_clips(recipe: SampleRecipe) -> Iterator[Finding]:
+    """cache_threshold needs model.depth above 0 and all tokens in one process."""
+    threshold = recipe.sampling.cache_threshold
+    if not threshold:
+        return
+    if recipe.parallel.sp_size > 1:
+        message = f"sampling.cache_threshold = {threshold} with parallel.sp_size = {recipe.parallel.sp_size}."
+        yield Finding((("sampling", "cache_threshold"), ("parallel", "sp_size")), message)
+    if not recipe.model.depth:
+        message = f"sampling.cache_threshold = {threshold}, but model.depth = 0: there is no double block."
+        yield Finding((("sampling", "cache_threshold"), ("model", "depth")), message)

@@ -28,7 +28,9 @@ def test_a_plan_for_programs(osora: Osora) -> None:
     assert plan["parameters"]["denoiser"]["total"] == 11_891_390_528
     assert plan["parameters"]["autoencoder"]["total"] == 246_478_803
     assert plan["world_size"] == 8
-    assert plan["sharing"] == ["data parallel 8 (x sequence 1): optimizer and average, gradients divided by 8"]
+    assert plan["sharing"] == [
+        "data parallel 8 (x sequence 1): optimizer, average and weights at rest, gradients divided by 8"
+    ]
     fits = [bucket["total_bytes"] <= plan["usable_bytes"] for bucket in plan["buckets"]]
     assert [bucket["fits"] for bucket in plan["buckets"]] == fits
     assert plan["fits"] is all(fits)

@@ -5,17 +5,18 @@ Each mode is trained in `OUT/MODE`, with a checkpoint every so many updates.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from opensora_cli.data.position import History
 from opensora_cli.distributed.launch import end_with_launcher
 from opensora_cli.distributed.layout import lay_out
-from opensora_cli.distributed.process import Process, leave, start_process
+from opensora_cli.distributed.process import DTYPES, Process, leave, start_process
 from opensora_cli.training.checkpoint import Checkpoints
 from opensora_cli.training.draws import Draws, keyed_generator, seeded_init
 from opensora_cli.training.metrics import Metrics
@@ -49,6 +50,15 @@ class Clips:
             yield FakeBatch(torch.empty(0), rows=[2 * number, 2 * number + 1])
 
 
+def check_gathered(dtype: torch.dtype) -> Callable[[nn.Module, object], None]:
+    """A hook that fails where several processes have gathered a block's weights in another precision than their products'."""
+
+    def check(block: nn.Module, inputs: object) -> None:
+        assert not dist.is_initialized() or {p.dtype for p in block.parameters()} == {dtype}
+
+    return check
+
+
 class TinyDenoiser:
     """A denoiser whose inputs are drawn from the batch's rows, so that they do not depend on who computes what."""
 
@@ -61,6 +71,8 @@ class TinyDenoiser:
         if recipe.lora is not None:
             with seeded_init(recipe.seed):
                 add_adapters(self.module, recipe.lora)
+        if DTYPES[recipe.dtype] != torch.float32:
+            self.module.double_blocks[0].register_forward_pre_hook(check_gathered(DTYPES[recipe.dtype]))
         if recipe.memory.grad_checkpoint:
             self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
 
@@ -94,7 +106,7 @@ def recipe_of(mode: Mode, every: int) -> TrainRecipe:
     optim = recipe.optim.model_copy(update={"accumulation_steps": mode.accumulation, "grad_clip": 0.5})
     return recipe.model_copy(
         update={
-            "dtype": "fp32",
+            "dtype": mode.dtype,
             "lora": LoraConfig(r=4) if mode.lora else None,
             "max_steps": UPDATES,
             "optim": optim,
@@ -115,7 +127,7 @@ def trainer_of(folder: Path, mode: Mode, process: Process, every: int = 1000) ->
     run = RunFolder(folder)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     objective = TinyDenoiser(recipe, process.device)
-    layout = lay_out(objective.module, config, process)
+    layout = lay_out(objective.module, config, process, DTYPES[recipe.dtype])
     return Trainer(
         recipe,
         objective,  # type: ignore[arg-type]  # its batches have no pixels

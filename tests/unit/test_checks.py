@@ -75,6 +75,7 @@ CASES = [
         ],
         'sampling.attention = "flex" is not read',
     ),
+    ("OSR523", "sample/256px", ["sampling.cache_threshold=0.1", "model.depth=0"], "there is no double block"),
     (
         "OSR522",
         "sample/256px",

@@ -18,7 +18,7 @@ from opensora_models.build import build_autoencoder
 from opensora_models.mmdit.model import MMDiT
 from schemas.denoiser.mmdit import MMDiTConfig
 from schemas.errors import OsoraError, UsageError
-from schemas.recipes import TrainRecipe, VaeTrainRecipe
+from schemas.recipes import SampleRecipe, TrainRecipe, VaeTrainRecipe
 from schemas.resolve import resolve
 
 HEAD = 16
@@ -177,17 +177,29 @@ def test_download_names_repositories_and_fetches_no_pickles(monkeypatch: pytest.
 
     def fake(repository: str, **options: Any) -> str:
         calls.append((repository, options))
-        return str(options["local_dir"])
+        return str(options["local_dir"] or "the cache")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
-    assert downloads.download("open-sora-v2", tmp_path) == tmp_path / "Open-Sora-v2"
+    assert downloads.download("open-sora-v2", tmp_path) == tmp_path
     assert calls[0][0] == "hpcai-tech/Open-Sora-v2"
     assert not any(pattern.endswith((".pt", ".bin", ".pth", "*")) for pattern in calls[0][1]["allow_patterns"])
-    downloads.download("a/b", tmp_path, ["x.pth"], "v1")
+    assert downloads.download("a/b", tmp_path, ["x.pth"], "v1") == tmp_path / "b"
     assert calls[1][1]["allow_patterns"] == ["x.pth"]
     assert calls[1][1]["revision"] == "v1"
+    assert downloads.download("t5", tmp_path) == Path("the cache")
     with pytest.raises(OsoraError, match="neither a repository"):
         downloads.download("unknown", tmp_path)
+
+
+def test_downloads_lie_where_packaged_recipes_look() -> None:
+    for name in ("stage1", "sample/256px", "sample/high_compression"):
+        recipe = resolve(name).recipe
+        assert isinstance(recipe, TrainRecipe | SampleRecipe)
+        paths = [recipe.model.from_pretrained, recipe.ae.from_pretrained]
+        assert {str(Path(path).parent) for path in paths if path} == {"ckpts"}
+    text = resolve("stage1").recipe.text  # type: ignore[union-attr]
+    cached = {one.repository for one in downloads.PUBLISHED.values() if one.in_cache}
+    assert cached == {text.t5.from_pretrained, text.clip.from_pretrained}
 
 
 def test_download_explains_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

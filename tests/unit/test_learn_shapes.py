@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from benchmarks import learn_shapes
 from benchmarks.learn_pictures import Curve, draw_chart, draw_grid, smooth
 from benchmarks.learn_shapes import Work, write_test
 from benchmarks.shape_clips import FPS, FRAMES, SIDE, all_clips, held_out_clips, is_held_out
@@ -32,6 +33,16 @@ def test_a_step_is_done_once_and_its_failed_tries_count(tmp_path: Path) -> None:
     assert again.seconds >= spent
     with again.step("train") as to_do:
         assert not to_do
+
+
+def test_a_step_within_a_step_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 2.0, 5.0, 9.0])
+    monkeypatch.setattr(learn_shapes, "processor_seconds", lambda: next(clock))
+    work = Work(tmp_path, 1)
+    with work.step("outer"), work.step("inner"):
+        pass
+    assert {name: step["seconds"] for name, step in work.steps.items()} == {"outer": 6.0, "inner": 3.0}
+    assert work.seconds == 9.0
 
 
 def test_recipes_fit_the_clips(tmp_path: Path) -> None:

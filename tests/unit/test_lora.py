@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from opensora_cli.ckpt.contents import contents
 from opensora_cli.training.draws import seeded_init
@@ -25,6 +27,7 @@ from opensora_models.adapter import (
     save_adapter,
     save_for_diffusers,
 )
+from opensora_models.layers.float8_linear import Float8Linear
 from opensora_models.lora import (
     AdapterDropout,
     adapted_layers,
@@ -124,6 +127,42 @@ def test_frozen_matrices_in_bf16_compute_as_they_would_under_autocast() -> None:
     for ours, theirs in zip(frozen.parameters(), whole.parameters(), strict=True):
         if ours.requires_grad:
             assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_adapters_beside_weights_in_8_bits_learn_what_they_learn_beside_the_same_weights_written_out() -> None:
+    narrow, wide = build(**OPEN_SORA), build(**OPEN_SORA)
+    keep_matrices_in(narrow, torch.float32, float8=True)
+    layers = {name: layer for name, layer in narrow.named_modules() if isinstance(layer, Float8Linear)}
+    assert "double_blocks.0.img_attn.proj" in layers
+    assert "img_in" not in layers
+    for name, layer in layers.items():
+        wide.get_submodule(name).weight.data = layer.weight.float() * layer.weight_scale
+    kept = []
+    for model in (narrow, wide):
+        with seeded_init(0):
+            add_adapters(model, LoraConfig(r=4))
+        for _, layer in adapted_layers(model):
+            torch.nn.init.constant_(layer.lora_B.default.weight, 0.1)
+        shapes: set[tuple[int, ...]] = set()
+        with saved_tensors_hooks(partial(noted, shapes), lambda x: x):
+            loss = model(**inputs(model)).square().sum()
+        kept.append(shapes)
+        loss.backward()
+    for ours, theirs in zip(trained(narrow), trained(wide), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-5)
+    matrices = {tuple(sorted(layer.weight.shape)) for layer in layers.values()}
+    assert kept[1] & matrices, "plain layers keep their weights for the backward pass"
+    assert not kept[0] & matrices, "a written-out weight is no more there between forward and backward"
+
+
+def noted(shapes: set[tuple[int, ...]], x: Tensor) -> Tensor:
+    if x.dtype == torch.float32:
+        shapes.add(tuple(sorted(x.shape)))
+    return x
+
+
+def trained(model: MMDiT) -> list[torch.nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def test_dropout_follows_its_key_also_when_recomputed() -> None:

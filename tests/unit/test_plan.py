@@ -95,7 +95,7 @@ def test_states_are_four_bytes_a_number_each() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "divided"),
-    [(0, ()), (1, ("optimizer",)), (2, ("optimizer", "gradients")), (3, ("optimizer", "gradients", "weights"))],
+    [(0, ()), (1, ("optimizer", "weights")), *((stage, ("optimizer", "weights", "gradients")) for stage in (2, 3))],
 )
 def test_zero_stages_divide_by_the_equal_processes(stage: int, divided: tuple[str, ...]) -> None:
     target = Target(16, "h200", memory_of("h200"))
@@ -104,6 +104,8 @@ def test_zero_stages_divide_by_the_equal_processes(stage: int, divided: tuple[st
     for name in ("weights", "optimizer", "gradients"):
         here, there = ({**one.states, "gradients": one.gradients}[name] for one in (plan, whole))
         assert here == there // (16 if name in divided else 1), name
+    gathered = whole.states["weights"] // 2 if stage in (1, 2) else 0
+    assert plan.states["gathered weights"] == gathered, "bf16"
 
 
 def test_the_average_stays_whole_where_colossalai_shares_out_the_optimizer() -> None:
@@ -195,6 +197,27 @@ def test_an_autoencoder_alone() -> None:
     assert plan.shapes[0].cost.activations > 0
     run = planned("vae/sample_hunyuan", 'buckets={ "256px" = { 33 = [1.0, 1] } }')
     assert run.gradients == run.shapes[0].cost.activations == 0
+
+
+def test_judges_of_an_autoencoder_are_counted() -> None:
+    alone, against, seen = (
+        planned("tiny/vae", *sets) for sets in ((), ("discriminator.ndf=16",), ("vae_loss.perceptual_loss_weight=1.0",))
+    )
+    assert against.states["discriminator"] > 0 and seen.states["LPIPS"] == 4 * 14_716_160
+    assert not against.notes[:-1] and not any("not counted" in note for plan in (against, seen) for note in plan.notes)
+    for judged in (against, seen):
+        assert judged.shapes[0].cost.activations > alone.shapes[0].cost.activations
+        assert judged.shapes[0].cost.flops > alone.shapes[0].cost.flops
+
+
+def test_tiles_that_are_chosen_later_count_as_the_smallest() -> None:
+    whole = planned("sample/256px", "ae.use_spatial_tiling=false")
+    open_ = planned("sample/256px", "ae.tiling=auto")
+    assert any("smallest tiles" in note for note in open_.notes)
+    assert (
+        open_.estimator.estimate(open_.shapes[0].shape, 1).peak
+        <= whole.estimator.estimate(whole.shapes[0].shape, 1).peak
+    )
 
 
 def test_data_is_counted_by_bucket(tmp_path: Path) -> None:

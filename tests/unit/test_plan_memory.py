@@ -10,18 +10,21 @@ from torch import Tensor, nn
 
 from opensora_cli.planning.coded import latent_size
 from opensora_cli.planning.coding import coding
+from opensora_cli.planning.judges import discriminator_pass
 from opensora_cli.planning.mmdit import MMDiTCounter, Recomputed, Tokens, mmdit_flops, mmdit_segments
 from opensora_cli.planning.modules import count_denoiser
 from opensora_cli.planning.precision import Precision
 from opensora_cli.planning.segments import Segment, Sharding, offloaded, update_peak
 from opensora_cli.planning.traced import LiveStorages
 from opensora_models.dc_ae.model import DCAE
+from opensora_models.discriminator.model import PatchDiscriminator3D
 from opensora_models.float8_training import train_in_float8
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
 from schemas.autoencoder import DCAEConfig, HunyuanVAEConfig
 from schemas.autoencoder.dc_ae import DCAEShape
 from schemas.denoiser import MMDiTConfig
+from schemas.discriminator import DiscriminatorConfig
 
 
 def denoiser(**keys: object) -> MMDiTConfig:
@@ -124,6 +127,41 @@ def test_the_autoencoder_saves_what_the_walk_counts(attention: bool, dtype: Lite
     both = sum(coding(config, precision, 1, (9, 64, 64), name).saved for name in ("encode", "decode"))
     casts = precision.casts * sum(parameter.numel() for parameter in module.parameters())
     assert both + casts == pytest.approx(saved.total, rel=0.05)
+
+
+IN_TILES = {"use_spatial_tiling": True, "sample_size": 64, "use_temporal_tiling": True, "sample_tsize": 16}
+
+
+@pytest.mark.parametrize(
+    ("how", "dtype"), [({}, "fp32"), ({}, "bf16"), (IN_TILES, "fp32"), ({"stream_frames": 4}, "bf16")]
+)
+def test_coding_in_parts_takes_what_the_plan_says(how: dict[str, object], dtype: Literal["fp32", "bf16"]) -> None:
+    widths = {"block_out_channels": (32, 64, 96, 96), "norm_num_groups": 8, "latent_channels": 8}
+    config = HunyuanVAEConfig.model_validate(widths | how)
+    precision = Precision.of(dtype, "cuda", autocast=False)
+    with torch.device("meta"), torch.no_grad():
+        module = HunyuanVAE(config).to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+        clip = torch.empty(1, 3, 17, 96, 96, dtype=module.quant_conv.weight.dtype)
+        latents = torch.empty(1, 8, 5, 12, 12, dtype=clip.dtype)
+        for direction, work in (("encode", lambda: module.encode(clip)), ("decode", lambda: module.decode(latents))):
+            with LiveStorages() as live:
+                work()
+            cost = coding(config, precision, 1, (17, 96, 96), "encode" if direction == "encode" else "decode")
+            assert cost.peak == pytest.approx(live.peak, rel=0.15), direction
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_discriminator_saves_what_the_plan_counts(learns: bool, dropout: float) -> None:
+    config = DiscriminatorConfig(ndf=8, n_layers=2, dropout=dropout)
+    module = PatchDiscriminator3D(config).requires_grad_(learns).train()
+    clip = torch.zeros(2, 3, 5, 32, 48, requires_grad=not learns)
+    saved = Saved(module)
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+        module(clip, torch.Generator().manual_seed(0))
+    counted = discriminator_pass(config, 4, 2, (5, 32, 48), learns=learns)
+    assert counted.saved == pytest.approx(saved.total - clip.nbytes, rel=0.1)  # others hold the clip
+    assert counted.weights == sum(parameter.numel() for parameter in module.parameters())
 
 
 def test_tiles_bound_the_autoencoders_memory() -> None:

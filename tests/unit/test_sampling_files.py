@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from opensora_cli.reconstruction.sample import ODD_SIDES
 from opensora_cli.sampling import saving
 from opensora_cli.sampling.contact_sheet import TILE_WIDTH, write_contact_sheet
 from opensora_cli.sampling.outputs import Output, identity, outputs_to_make, plan_outputs
@@ -58,6 +59,9 @@ def test_pixels_outside_the_range_are_clamped() -> None:
 def test_odd_sides_are_an_error_that_names_them(tmp_path: Path) -> None:
     with pytest.raises(OsoraError, match=r"needs even sides, the frames are 47 x 64"):
         write_sample(tmp_path / "clip.mp4", clip(3, height=47), 24)
+    with pytest.raises(OsoraError) as caught:  # sampling's key is not vae-sample's
+        write_sample(tmp_path / "clip.mp4", clip(3, height=47), 24, odd_sides=ODD_SIDES)
+    assert "[buckets]" in str(caught.value) and "sampling." not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
