@@ -15,7 +15,7 @@ class CheckpointConfig(Schema):
         5, ge=1, description="Checkpoints to keep; older ones are removed after a new one is complete."
     )
     async_save: bool = Field(
-        True, description="Write to disk while training goes on; the copy to host memory is the only pause."
+        True, description="Copy the state while the next update computes, and write it to disk while training goes on."
     )
 
 

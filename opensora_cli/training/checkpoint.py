@@ -1,7 +1,7 @@
 """Checkpoints that are complete or absent.
 
-A checkpoint is a folder `step-00000200`: `state/` holds fp32 weights, optimizer and average as PyTorch distributed
-checkpoint over safetensors (no pickle anywhere), `model.safetensors`, `ema.safetensors` and, of adversarial training,
+A checkpoint is a folder `step-00000200`: `state/` holds fp32 weights, optimizer and average as safetensors, which
+PyTorch's distributed checkpoint reads (no pickle anywhere), `model.safetensors`, `ema.safetensors` and, of adversarial training,
 `adversary.safetensors` are exports under upstream's key names in the recipe's precision, `progress.json` says where in
 the data the run stood, and `manifest.json` has the size and checksum of every file. It is written under a hidden name
 and renamed when everything is on disk.
@@ -11,7 +11,7 @@ import json
 import shutil
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
-from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from opensora_cli.data.position import START, Position
 from opensora_cli.distributed.layout import Layout
@@ -31,7 +30,7 @@ from opensora_cli.files import sync_folder
 from opensora_cli.training.checkpoint_manifest import damages, is_whole, write_manifest
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
-from opensora_cli.training.staging import Staging
+from opensora_cli.training.staging import Copy, Staging
 from opensora_models.adapter import save_adapter
 from opensora_models.lora import AdapterConfig, adapter_of
 from opensora_models.weights import save_weights
@@ -39,6 +38,7 @@ from schemas.checkpoint import CheckpointConfig
 from schemas.errors import OsoraError
 
 FORMAT = 3
+STATE = "state.safetensors"
 EXPORTS = ("model", "ema", "adversary")
 """Parts of the state that a checkpoint also has as weights of their own."""
 ADAPTERS = {"model": "adapter", "ema": "adapter_ema"}
@@ -82,6 +82,15 @@ class TrainState(Trained):
             parts["adversary_optim"] = self.adversary.optimizer.state_dict()
         return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
 
+    def buffers(self) -> set[str]:
+        """Return the names of those that a forward pass changes: statistics of a batch norm, say."""
+        modules = {"model": self.module} | ({"adversary": self.adversary.module} if self.adversary else {})
+        return {
+            f"{part}.{name}"
+            for part, module in modules.items()
+            for name, _ in module.named_buffers(remove_duplicate=False)
+        }
+
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:
     """Return a module's state without its frozen weights: those come from the recipe again."""
@@ -106,31 +115,50 @@ class Checkpoints:
         self.layout = layout or Layout()
         self.export_dtype = export_dtype
         self._staging = Staging(self.process.device, keep=config.async_save)
+        self._copy: Copy | None = None
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
         # A single process saves for itself; PyTorch warns that it assumed so.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
     def save(self, progress: Progress, state: TrainState) -> None:
-        """Copy the state to the main process's host memory; it writes it out, in the background if the recipe says so."""
+        """Begin to copy the state to the main process's host memory and to write it out from there.
+
+        With `async_save` this returns before the copy is made: nothing may change the state before `await_copy`, but for
+        the buffers, which forward passes change. Parts of tensors are put together here, where all processes take part.
+        """
         self.wait()
+        buffers = state.buffers()
         for name, tensor in state.tensors().items():
             whole = self.layout.whole(name, tensor.detach())
-            if self.process.is_main:
+            if not self.process.is_main:
+                continue
+            if name not in buffers and self.layout.holds_all(name, tensor):
+                self._staging.add_later(name, whole)
+            else:
                 self._staging.add(name, whole)
         if not self.process.is_main:
             return
-        job = (progress, self._staging.finish(), getattr(state.module, "adapter_config", None))
+        self._copy = self._staging.begin()
+        job = (progress, self._copy, getattr(state.module, "adapter_config", None))
         self._writer = threading.Thread(target=self._write, args=job, name="checkpoint")
         self._writer.start()
         if not self.config.async_save:
             self.wait()
 
+    def await_copy(self) -> None:
+        """Wait until the last save has its copy of the state, which may change from then on; it is not on disk yet.
+
+        On CUDA it is the current stream that waits.
+        """
+        if self._copy is not None:
+            self._copy.wait()
+
     def wait(self) -> None:
         """Wait until the last save is on disk; raise OsoraError if it failed."""
         if self._writer is not None:
             self._writer.join()
-            self._writer = None
+            self._writer = self._copy = None
         if self._failure is not None:
             failure, self._failure = self._failure, None
             last = self.latest()
@@ -157,6 +185,7 @@ class Checkpoints:
         """
         if damage := next(damages(checkpoint), None):
             raise OsoraError(f"cannot resume from {checkpoint}: {damage}. {self._way_out(checkpoint)}")
+        self.await_copy()
         try:
             progress = _read_progress(json.loads((checkpoint / "progress.json").read_text()))
             self._read(checkpoint / "state", state.tensors())
@@ -195,20 +224,14 @@ class Checkpoints:
         for path in self.folder.glob(".step-*"):
             shutil.rmtree(path)
 
-    def _write(
-        self, progress: Progress, copies: Callable[[], dict[str, Tensor]], adapter: AdapterConfig | None
-    ) -> None:
+    def _write(self, progress: Progress, copy: Copy, adapter: AdapterConfig | None) -> None:
         name = f"step-{progress.update:08d}"
         partial = self.folder / f".{name}.partial"
         try:
+            staged = copy.finish()
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            staged = copies()
-            dcp_save(
-                staged,
-                storage_writer=HuggingFaceStorageWriter(str(partial / "state"), save_distributed=True),
-                no_dist=True,
-            )
+            (partial / "state").mkdir(parents=True)
+            save_weights(staged, partial / "state" / STATE)
             for part in EXPORTS:
                 weights = {
                     name.removeprefix(f"{part}."): t for name, t in staged.items() if name.startswith(f"{part}.")

@@ -1,7 +1,7 @@
 """The optimizer and its learning rate, as a function of the update alone."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -75,10 +75,13 @@ class Optimizer:
             self.released = Released(self.params, make)
         self.updater: Updater = self.released or make(self.params)
 
-    def begin(self, update: int) -> None:
-        """Prepare for the backward pass of the 0-based update `update`, which applies released gradients on its way."""
+    def begin(self, update: int, before_change: Callable[[], None] | None = None) -> None:
+        """Prepare for the backward pass of the 0-based update `update`, which applies released gradients on its way.
+
+        Where it does, it calls `before_change` before each.
+        """
         if self.released is not None:
-            self.released.begin(self.rate(update))
+            self.released.begin(self.rate(update), before_change)
 
     def has_gradients(self) -> bool:
         """Whether a loss has reached the parameters since the last update."""

@@ -18,12 +18,14 @@ class Released:
         self._updaters = {name: make({name: p}) for name, p in params.items()}
         self._norms: list[Tensor] = []
         self._lr: float | None = None
+        self._before_change: Callable[[], None] | None = None
         for name, p in params.items():
             p.register_post_accumulate_grad_hook(partial(self._release, name))  # type: ignore[no-untyped-call]
 
-    def begin(self, lr: float) -> None:
-        """Let the coming backward pass update at that rate."""
+    def begin(self, lr: float, before_change: Callable[[], None] | None = None) -> None:
+        """Let the coming backward pass update at that rate, and call `before_change` before each update on its way."""
         self._lr = lr
+        self._before_change = before_change
 
     @property
     def any(self) -> bool:
@@ -49,4 +51,6 @@ class Released:
         assert self._lr is not None, "a backward pass outside of an update"
         assert p.grad is not None
         self._norms.append(torch.linalg.vector_norm(p.grad))
+        if self._before_change is not None:
+            self._before_change()
         self._updaters[name].step(self._lr)

@@ -105,6 +105,7 @@ class Trainer:
             for look in self.looks:
                 if self.progress.update % look.every == 0:
                     self.layout.settle()
+                    self.checkpoints.await_copy()  # it may swap averaged weights in
                     look.run(self.progress.update, self.state, self.layout, self.metrics)
                     watchdog.progress()
             if self.progress.update % every == 0:
@@ -164,7 +165,7 @@ class Trainer:
         """Do one optimizer update, or leave it out when a loss or gradient is not finite, and record it."""
         data_seconds = time.perf_counter() - started
         batches = [m.batch for m in micro_batches]
-        self.state.optimizer.begin(self.progress.update)
+        self.state.optimizer.begin(self.progress.update, self.checkpoints.await_copy)
         recorded = self.backward.run(self.progress.update, batches)
         trained = {name: part for name, part in self._parts().items() if part.optimizer.has_gradients()}
         norms = {f"{name}grad_norm": part.optimizer.clip() for name, part in trained.items()}
@@ -175,6 +176,7 @@ class Trainer:
         judged = {name: values[name] for name in recorded if name in norms or name.endswith("loss")}
         update = self.progress.update
         if all(map(math.isfinite, judged.values())):
+            self.checkpoints.await_copy()  # before weights, moments, adversary or averages change
             values |= {f"{name}lr": part.optimizer.step(update) for name, part in trained.items()}
             if self.state.ema is not None and "" in trained:
                 self.layout.settle()

@@ -47,7 +47,7 @@ class Clips:
     def epoch(self, epoch: int, start: int = 0, before: History = ()) -> Iterator[FakeBatch]:
         done = sum(ranks * steps for ranks, steps in before)
         for number in range(done + start * self.size + self.rank, 1000, self.size):
-            yield FakeBatch(torch.empty(0), rows=[2 * number, 2 * number + 1])
+            yield FakeBatch(torch.empty(2, 3, FRAMES, SIDE, SIDE), rows=[2 * number, 2 * number + 1])
 
 
 def check_gathered(dtype: torch.dtype) -> Callable[[nn.Module, object], None]:
