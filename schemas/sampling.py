@@ -54,9 +54,12 @@ class SamplingConfig(Schema):
         description="Steps that start at a later time than this go without guidance (1 is noise, 0 is the clip).",
         json_schema_extra=NUMERICS,
     )
-    cfg_branches: Literal["batched", "in_turn"] = Field(
-        "batched",
-        description="The guidance branches of a step: in one forward, or one after the other in less memory.",
+    cfg_branches: Literal["auto", "batched", "in_turn"] = Field(
+        "auto",
+        description=(
+            "The guidance branches of a step: batched in one forward, or in_turn in less memory; auto takes turns where "
+            "a GPU has too little free."
+        ),
         json_schema_extra=cost("changes_memory"),
     )
     text_osci: bool = Field(

@@ -36,6 +36,10 @@ class SharedBranches:
         """Return the branches that this process evaluates, maybe none."""
         return list(branches[self._rank :: self._size])
 
+    def most(self, branches: int) -> int:
+        """Return how many of so many branches a process evaluates at most."""
+        return -(-branches // self._size)
+
     def join(self, velocities: Mapping[T, Tensor], branches: Sequence[T], like_BND: Tensor) -> dict[T, Tensor]:
         """Return the velocities (B, N, D) of all `branches`, float32, from each process's own; the same on every process."""
         if self._group is None:

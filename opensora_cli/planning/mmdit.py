@@ -199,6 +199,11 @@ class Recomputed:
         return cls(double, range(0, min(singles, config.depth_single_blocks), every), memory.grad_ckpt_keep)
 
 
+def evaluating(counter: MMDiTCounter, tokens: Tokens) -> int:
+    """Return what an evaluation without a backward pass takes beside the weights, bytes."""
+    return max(counter.double_working(tokens), counter.single_working(tokens)) + counter.entry(tokens)
+
+
 def mmdit_segments(
     counter: MMDiTCounter, tokens: Tokens, counts: dict[str, BlockCounts], recomputed: Recomputed
 ) -> list[Segment]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from opensora_cli.planning.coding import coding
 from opensora_cli.planning.estimate import Estimate
-from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Tokens, mmdit_flops
+from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Tokens, evaluating, mmdit_flops
 from opensora_cli.planning.modules import Counted, DenoiserCounts
 from opensora_cli.planning.precision import Device, Precision
 from opensora_cli.planning.shapes import ClipShape, shapes_of
@@ -130,7 +130,7 @@ class Sampling:
         if self.recipe.sampling.cache_threshold:
             written_out += batch * self.branches * seen
         latents = written_out + 8 * batch * self.branches * image * self.recipe.model.in_channels
-        return max(counter.double_working(tokens), counter.single_working(tokens)) + counter.entry(tokens) + latents
+        return evaluating(counter, tokens) + latents
 
     def _text_working(self, batch: int) -> int:
         return max((one.working(batch, self._precision.matrix) for one in self.text.values()), default=0)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from opensora_cli.distributed.team import Team
+from opensora_cli.planning.mmdit import Tokens
+from opensora_cli.sampling.branches import in_turn
 from opensora_cli.sampling.denoise import Denoised, EncodedText, denoise, denoise_distilled
 from opensora_cli.sampling.offload import Waiting
 from opensora_cli.sampling.stages import Stages
@@ -199,6 +201,9 @@ def _denoise(
             on_step=on_step,
             cache_threshold=config.cache_threshold,
         )
+    has_condition = condition_BCTHW is not None and bool(condition_BCTHW[:, 0].any())
+    most = team.branches.most(3 if has_condition else 2)
+    tokens = Tokens(len(noise_BCTHW) * most, frames * height * width // patch**2, caption.tokens.shape[1])
     return denoise(
         models.denoiser,
         noise_BCTHW,
@@ -209,7 +214,9 @@ def _denoise(
         patch_size=patch,
         condition_BCTHW=condition_BCTHW,
         solver=config.solver,
-        in_turn=config.cfg_branches == "in_turn",
+        in_turn=in_turn(
+            config.cfg_branches, models.config, tokens, next(models.denoiser.parameters()).dtype, models.device, team
+        ),
         on_step=on_step,
         shared=team.branches,
         cache_threshold=config.cache_threshold,
