@@ -38,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(
         [str(OSORA), "demo", "run"],
         cwd=folder,
-        env={**environment(), "OMP_NUM_THREADS": "2"},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
