@@ -14,13 +14,16 @@ _CHUNK = 64  # parameters cast at once: bounds the fp32 copies that a bf16 model
 class Ema:
     """Average every parameter that is trained: average <- decay * average + (1 - decay) * weight.
 
-    Frozen parameters have no average. Works on DTensor shards, since all operations are element-wise.
+    Frozen parameters are kept as they were at the start, as upstream does, or left out with `trained_only`: beside
+    adapters they are the whole model. Works on DTensor shards, since all operations are element-wise.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, *, trained_only: bool = False) -> None:
         self.decay = decay
         self.averages: dict[str, Tensor] = {
-            name: p.detach().float().clone() for name, p in module.named_parameters() if p.requires_grad
+            name: p.detach().float().clone()
+            for name, p in module.named_parameters()
+            if p.requires_grad or not trained_only
         }
 
     @torch.no_grad()

@@ -27,7 +27,7 @@ from opensora_cli.training.profiling import Profiler
 from opensora_cli.training.speed import Speed
 from opensora_models.compiled import compile_seconds
 from schemas.errors import OsoraError
-from schemas.recipes import RunRecipe
+from schemas.recipes import RunRecipe, TrainRecipe
 
 _FEW_CLIPS = 50  # a share of bad clips means little before this many were read
 
@@ -65,7 +65,7 @@ class Trainer:
         self.state = TrainState(
             module=objective.module,
             optimizer=make_optimizer(objective.module, recipe.optim, recipe.max_steps, self.layout, recipe.memory),
-            ema=Ema(objective.module, recipe.optim.ema_decay) if recipe.optim.ema_decay is not None else None,
+            ema=self._average(),
         )
         if (adversary := objective.adversary) is not None:
             optimizer = make_optimizer(adversary.module, adversary.optim, recipe.max_steps, self.layout)
@@ -80,6 +80,11 @@ class Trainer:
         self._clips_read = 0
         self._clips_bad = 0
         self._compiled_seconds = 0.0
+
+    def _average(self) -> Ema | None:
+        """Return the average of the weights that the recipe asks for; of adapters alone where they are what is trained."""
+        decay, lora = self.recipe.optim.ema_decay, isinstance(self.recipe, TrainRecipe) and self.recipe.lora is not None
+        return Ema(self.objective.module, decay, trained_only=lora) if decay is not None else None
 
     def fit(self) -> int:
         """Train to the end, or until a signal asks to stop; return the exit code (0, 130 or 143)."""

@@ -48,7 +48,8 @@ def test_the_average_is_fp32_also_of_bf16_weights_and_skips_what_is_not_trained(
     after = ema.state_dict()
     assert after["weight"].dtype == torch.float32
     torch.testing.assert_close(after["weight"], 0.75 * before["weight"] + 0.25 * module.weight.float())
-    assert set(after) == {"weight"}
+    assert torch.equal(after["bias"], before["bias"])
+    assert set(Ema(module, 0.75, trained_only=True).state_dict()) == {"weight"}
 
 
 def test_draws_depend_on_every_part_of_their_key_and_on_nothing_else() -> None:

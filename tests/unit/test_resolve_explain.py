@@ -19,7 +19,7 @@ from schemas.resolve.sources import read_file
     [
         ("optim.lr", "number", "> 0"),
         ("optim.betas", "[number, number]", ""),
-        ("optim.schedule", 'one of "constant", "cosine"', ""),
+        ("optim.schedule", 'one of "constant", "cosine", "linear"', ""),
         ("optim", "table", ""),
         ("max_steps", "whole number", ">= 1"),
         ("memory.grad_checkpoint", "true or false", ""),
