@@ -11,7 +11,6 @@ import json
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from opensora_cli.files import sync_folder
 from opensora_cli.training.checkpoint_manifest import damages, is_whole, write_manifest
 from opensora_cli.training.ema import Ema
 from opensora_cli.training.optim import Optimizer
+from opensora_cli.training.portions import portions
 from opensora_cli.training.staging import Copy, Staging
 from opensora_models.adapter import save_adapter
 from opensora_models.lora import AdapterConfig, adapter_of
@@ -209,7 +209,8 @@ class Checkpoints:
         parts = {name: tensor for name, tensor in tensors.items() if not self.layout.holds_all(name, tensor)}
         direct = {name: tensor for name, tensor in tensors.items() if name not in parts}
         dcp_load(direct, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
-        for names in _portions({name: self.layout.whole_shape(name, tensor) for name, tensor in parts.items()}):
+        sizes = {name: self.layout.whole_shape(name, tensor).numel() for name, tensor in parts.items()}
+        for names in portions(sizes, _PORTION):
             wholes = {
                 name: torch.empty(self.layout.whole_shape(name, parts[name]), dtype=parts[name].dtype) for name in names
             }
@@ -276,20 +277,6 @@ def _read_progress(record: dict[str, Any]) -> Progress:
     before = tuple((int(ranks), int(steps)) for ranks, steps in position.pop("before"))
     skipped = {name: int(record.get(name, 0)) for name in ("skipped", "skipped_in_a_row")}
     return Progress(record["update"], Position(**position, before=before), **skipped)
-
-
-def _portions(shapes: dict[str, torch.Size]) -> Iterator[list[str]]:
-    """Yield names of tensors that together have about `_PORTION` numbers."""
-    portion: list[str] = []
-    numbers = 0
-    for name, shape in shapes.items():
-        if portion and numbers + shape.numel() > _PORTION:
-            yield portion
-            portion, numbers = [], 0
-        portion.append(name)
-        numbers += shape.numel()
-    if portion:
-        yield portion
 
 
 def _reason(error: BaseException) -> str:

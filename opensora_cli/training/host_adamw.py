@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from opensora_cli.training.adamw import fused_adamw, moments_of
+from opensora_cli.training.portions import portions
 from schemas.optim import OptimConfig
 
 GROUP = 2**26
@@ -54,7 +55,8 @@ class HostAdamW:
     """AdamW of all parameters of a module, on the host."""
 
     def __init__(self, params: Mapping[str, nn.Parameter], config: OptimConfig) -> None:
-        self.groups = [HostGroup(names, [params[name] for name in names], config) for names in _groups(params)]
+        sizes = {name: p.numel() for name, p in params.items()}
+        self.groups = [HostGroup(names, [params[name] for name in names], config) for names in portions(sizes, GROUP)]
         on_gpu = any(p.is_cuda for p in params.values())
         self._stream = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]  # so in some versions
 
@@ -87,19 +89,6 @@ class HostAdamW:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # so in some versions of torch
             event.record()
         return event
-
-
-def _groups(params: Mapping[str, nn.Parameter]) -> Iterator[list[str]]:
-    names: list[str] = []
-    numbers = 0
-    for name, p in params.items():
-        if names and numbers + p.numel() > GROUP:
-            yield names
-            names, numbers = [], 0
-        names.append(name)
-        numbers += p.numel()
-    if names:
-        yield names
 
 
 def _parts(flat: Tensor, params: Sequence[nn.Parameter]) -> list[Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from schemas.checks import MACHINE_RULES, RULES
+from schemas.checks.registry import MachineRule, Rule
 from schemas.errors import UsageError
 from schemas.resolve.kinds import recipe_kinds
 
@@ -178,35 +179,16 @@ LANGUAGE = (
 )
 
 
+def _page(rule: Rule | MachineRule, on: str = "") -> Code:
+    """Return a rule's page."""
+    kinds = recipe_kinds(rule.kinds)
+    return Code(rule.code, rule.name, rule.reason, rule.fix, rule.wrong, rule.right, kinds, rule.severity, on=on)
+
+
 def all_codes() -> dict[str, Code]:
     """Return every code with its page, in the order of the codes."""
-    rules = [
-        Code(
-            rule.code,
-            rule.name,
-            rule.reason,
-            rule.fix,
-            rule.wrong,
-            rule.right,
-            recipe_kinds(rule.kinds),
-            rule.severity,
-        )
-        for rule in RULES.values()
-    ]
-    rules += [
-        Code(
-            rule.code,
-            rule.name,
-            rule.reason,
-            rule.fix,
-            rule.wrong,
-            rule.right,
-            recipe_kinds(rule.kinds),
-            rule.severity,
-            on=rule.on,
-        )
-        for rule in MACHINE_RULES.values()
-    ]
+    rules = [_page(rule) for rule in RULES.values()]
+    rules += [_page(rule, on=rule.on) for rule in MACHINE_RULES.values()]
     return {code.code: code for code in sorted([*LANGUAGE, *rules], key=lambda code: code.code)}
 
 
