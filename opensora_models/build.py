@@ -10,7 +10,7 @@ from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
 from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
 from schemas.denoiser import DenoiserConfig, MMDiTConfig
-from schemas.text import TextConfig
+from schemas.text import TextConfig, TextPart
 
 if TYPE_CHECKING:
     from opensora_models.text.encoders import TextEncoders
@@ -41,11 +41,16 @@ def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
             assert_never(config)
 
 
-def build_text_encoders(config: TextConfig, dtype: torch.dtype, device: torch.device | str = "cpu") -> "TextEncoders":
-    """Return both text encoders with their weights, frozen. Raises OsoraError where one is not on this machine."""
+def build_text_encoders(
+    config: TextConfig, parts: tuple[TextPart, ...], dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> "TextEncoders":
+    """Return the text encoders that give `parts`, with their weights, frozen.
+
+    Raises OsoraError where one is not on this machine.
+    """
     # transformers takes seconds to import, and who counts parameters or trains an autoencoder needs none of it.
     from opensora_models.text.encoders import ClipEncoder, T5Encoder, TextEncoders
 
-    t5 = T5Encoder(config.t5.from_pretrained, config.t5.max_length, dtype)
-    clip = ClipEncoder(config.clip.from_pretrained, config.clip.max_length, dtype)
-    return TextEncoders(t5.to(device), clip.to(device))
+    t5 = T5Encoder(config.t5.from_pretrained, config.t5.max_length, dtype).to(device) if "t5" in parts else None
+    clip = ClipEncoder(config.clip.from_pretrained, config.clip.max_length, dtype).to(device) if "clip" in parts else None
+    return TextEncoders(parts, t5, clip)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from opensora_cli.distributed.team import Team
 from opensora_cli.planning.mmdit import Tokens
 from opensora_cli.sampling.branches import in_turn
-from opensora_cli.sampling.denoise import Denoised, EncodedText, denoise, denoise_distilled
+from opensora_cli.sampling.denoise import Denoised, denoise, denoise_distilled
 from opensora_cli.sampling.offload import Waiting
 from opensora_cli.sampling.stages import Stages
 from opensora_models.diffusion.condition import References, inference_condition, place_references, trim_repeats
@@ -23,6 +23,7 @@ from opensora_models.diffusion.noise import latent_noise
 from opensora_models.diffusion.schedule import get_schedule
 from opensora_models.diffusion.solver import OnStep
 from opensora_models.mmdit.attention import preferred_kernels
+from opensora_models.text.features import TextFeatures
 from schemas.denoiser import DenoiserConfig
 from schemas.sampling import SamplingConfig
 
@@ -101,8 +102,8 @@ def generate(
     config: SamplingConfig,
     size: tuple[int, int],
     seeds: Sequence[int],
-    caption: EncodedText,
-    negative: EncodedText,
+    caption: TextFeatures,
+    negative: TextFeatures,
     references: References,
     on_step: OnStep | None = None,
     stages: Stages | None = None,
@@ -172,8 +173,8 @@ def _denoise(
     models: Generator,
     config: SamplingConfig,
     noise_BCTHW: Tensor,
-    caption: EncodedText,
-    negative: EncodedText,
+    caption: TextFeatures,
+    negative: TextFeatures,
     references: References,
     on_step: OnStep | None,
     team: Team,
@@ -203,7 +204,7 @@ def _denoise(
         )
     has_condition = condition_BCTHW is not None and bool(condition_BCTHW[:, 0].any())
     most = team.branches.most(3 if has_condition else 2)
-    tokens = Tokens(len(noise_BCTHW) * most, frames * height * width // patch**2, caption.tokens.shape[1])
+    tokens = Tokens(len(noise_BCTHW) * most, frames * height * width // patch**2, caption["t5"].shape[1])
     return denoise(
         models.denoiser,
         noise_BCTHW,

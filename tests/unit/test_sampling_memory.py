@@ -117,10 +117,10 @@ def inputs() -> dict[str, Tensor]:
     return {
         "img_BND": torch.randn(1, 4, 16, generator=draw),
         "img_ids_BN3": torch.zeros(1, 4, 3),
-        "txt_BLD": features.tokens,
+        "txt_BLD": features["t5"],
         "txt_ids_BL3": torch.zeros(1, 3, 3),
         "timesteps_B": torch.tensor([0.5]),
-        "y_vec_BD": features.vector,
+        "y_vec_BD": features["clip"],
         "cond_BND": torch.randn(1, 4, 20, generator=draw),
     }
 
