@@ -17,6 +17,8 @@ from tests.parity.case import Case, Tolerance
 FAMILIES = (
     *("mmdit", "hunyuan_vae", "dc_ae", "autoencoder_2d", "losses", "keys", "sampling", "train", "data", "text"),
     *("layers", "stdit3", "stdit2", "stdit"),
+    *("layers",),
+    *("dit", "latte", "pixart"),
 )
 """Families that osora builds; each has a module of that name beside this file, in families/."""
 

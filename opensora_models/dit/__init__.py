@@ -1,0 +1,1 @@
+"""The DiT denoiser of Open-Sora 1.x."""

@@ -1,0 +1,1 @@
+"""The Latte denoiser of Open-Sora 1.x."""

@@ -1,0 +1,1 @@
+"""The PixArt denoisers of Open-Sora 1.x."""
