@@ -26,6 +26,8 @@ FAMILIES = (
     "data",
     "text",
     "rflow",
+    "iddpm",
+    "dpm_solver",
 )
 """Families that osora builds; each has a module of that name beside this file, in families/."""
 
