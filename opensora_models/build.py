@@ -5,17 +5,31 @@ from typing import TYPE_CHECKING, assert_never
 import torch
 
 from opensora_models.autoencoder_2d.model import AutoEncoder2D
+from opensora_models.autoencoder_kl.model import AutoencoderKL, AutoencoderKLTemporalDecoder
 from opensora_models.dc_ae.model import DCAE
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
-from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
+from opensora_models.open_sora_vae.model import OpenSoraVAE
+from opensora_models.open_sora_vae.temporal import VAETemporal
+from schemas.autoencoder import (
+    AutoEncoder2DConfig,
+    AutoencoderConfig,
+    AutoencoderKLConfig,
+    AutoencoderKLTemporalDecoderConfig,
+    DCAEConfig,
+    HunyuanVAEConfig,
+    OpenSoraVAEConfig,
+    VAETemporalConfig,
+)
 from schemas.denoiser import DenoiserConfig, MMDiTConfig
 from schemas.text import TextConfig, TextPart
 
 if TYPE_CHECKING:
     from opensora_models.text.encoders import TextEncoders
 
-Autoencoder = HunyuanVAE | DCAE | AutoEncoder2D
+Autoencoder = (
+    HunyuanVAE | DCAE | AutoEncoder2D | AutoencoderKL | AutoencoderKLTemporalDecoder | VAETemporal | OpenSoraVAE
+)
 """What every one of them has stands in docs/architecture.md, "Autoencoders"."""
 
 
@@ -37,6 +51,14 @@ def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
             return DCAE(config)
         case AutoEncoder2DConfig():
             return AutoEncoder2D(config)
+        case AutoencoderKLConfig():
+            return AutoencoderKL(config)
+        case AutoencoderKLTemporalDecoderConfig():
+            return AutoencoderKLTemporalDecoder(config)
+        case VAETemporalConfig():
+            return VAETemporal(config)
+        case OpenSoraVAEConfig():
+            return OpenSoraVAE(config, AutoencoderKL(config.vae_2d))
         case _:
             assert_never(config)
 
