@@ -14,7 +14,6 @@ from schemas.autoencoder.frames import latent_frames, part_frames, parts_of
 from schemas.autoencoder.open_sora_vae import ByChannel
 from schemas.errors import OsoraError
 
-
 PICTURES_PREFIX = "spatial_vae.module."
 
 
@@ -96,7 +95,7 @@ class OpenSoraVAE(nn.Module):
     @property
     def pictures(self) -> Pictures:
         """The autoencoder of pictures."""
-        return cast(Pictures, self.spatial_vae.module)
+        return cast("Pictures", self.spatial_vae.module)
 
     def own_key(self, key: str) -> str:
         """Return our name of a file's key."""

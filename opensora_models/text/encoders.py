@@ -84,7 +84,9 @@ class TextEncoders:
 def _class_numbers(texts: Sequence[str]) -> Tensor:
     wrong = next((text for text in texts if not (text.strip().isascii() and text.strip().isdecimal())), None)
     if wrong is not None:
-        raise OsoraError(f"caption {wrong!r}: this denoiser takes classes. Write the number of a class, counted from 0.")
+        raise OsoraError(
+            f"caption {wrong!r}: this denoiser takes classes. Write the number of a class, counted from 0."
+        )
     return torch.tensor([int(text) for text in texts])
 
 

@@ -87,7 +87,9 @@ def the_solver_suits_the_diffusion(recipe: SampleRecipe) -> Iterator[Finding]:
     """euler, heun and dpmpp_2m are for rectified_flow, euler for rflow, ddpm, ddim and dpmpp_2m for iddpm."""
     solver, kind = recipe.sampling.solver, recipe.diffusion.type
     if solver not in SOLVERS[kind]:
-        message = f'sampling.solver = "{solver}", but diffusion.type = "{kind}" is sampled by {" or ".join(SOLVERS[kind])}.'
+        message = (
+            f'sampling.solver = "{solver}", but diffusion.type = "{kind}" is sampled by {" or ".join(SOLVERS[kind])}.'
+        )
         yield Finding((("sampling", "solver"), ("diffusion", "type")), message)
 
 
