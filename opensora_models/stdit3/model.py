@@ -1,6 +1,5 @@
 """The STDiT3 denoiser of Open-Sora 1.2."""
 
-from collections.abc import Callable
 from itertools import chain
 from math import prod
 from typing import ClassVar
@@ -11,19 +10,12 @@ from torch import Tensor, nn
 from opensora_models.layers.embedders import CaptionEmbedder, SizeEmbedder, TimestepEmbedder
 from opensora_models.layers.initial_weights import start_at_zero, start_linears, start_narrow
 from opensora_models.layers.latent_attention import FinalLayer, by_frame, check_heads, rotation
-from opensora_models.layers.latent_patches import PatchEmbed, patch_grid, unpatchify
-from opensora_models.layers.position_tables import sincos_2d
+from opensora_models.layers.latent_patches import PatchEmbed, Tokens, patch_grid, same, unpatchify
+from opensora_models.layers.position_tables import resolution_table
 from opensora_models.layers.recompute import Recompute
 from opensora_models.stdit3.blocks import Block, spatial_block, temporal_block
 from opensora_models.stdit3.weights import COMPUTED_KEYS, LIKELY_CAUSES
 from schemas.denoiser.stdit3 import STDiT3Config
-
-Tokens = Callable[[Tensor], Tensor]
-
-
-def same(x_BTSD: Tensor) -> Tensor:
-    """Return the tokens as they are."""
-    return x_BTSD
 
 
 class STDiT3(nn.Module):
@@ -113,9 +105,7 @@ class STDiT3(nn.Module):
 
     def positions(self, rows: int, columns: int, height_B: Tensor, width_B: Tensor) -> Tensor:
         """Return the position table (S, D) of a frame of so many patches, fp32: stretched to the first clip's resolution."""
-        scale = (height_B[0] * width_B[0]).double().sqrt() / self.config.input_sq_size
-        base_size = round((rows * columns) ** 0.5)
-        return sincos_2d(self.config.hidden_size, rows, columns, scale, base_size, height_B.device)
+        return resolution_table(self.config.hidden_size, rows, columns, height_B, width_B, self.config.input_sq_size)
 
     def _run(self, block: Block, again: bool, *inputs: Tensor | None) -> Tensor:
         return self.recompute(block, *inputs) if again else block(*inputs)
