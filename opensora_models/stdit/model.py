@@ -1,5 +1,6 @@
 """The STDiT denoiser of Open-Sora 1.0."""
 
+from collections.abc import Mapping
 from math import prod
 from typing import ClassVar
 
@@ -7,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from opensora_models.layers.embedders import CaptionEmbedder, TimestepEmbedder
-from opensora_models.layers.initial_weights import start_at_zero, start_linears, start_narrow, start_patches
-from opensora_models.layers.latent_attention import FinalLayer, check_heads
+from opensora_models.layers.latent_attention import FinalLayer
 from opensora_models.layers.latent_patches import PatchEmbed, Tokens, patch_grid, same, unpatchify
 from opensora_models.layers.position_tables import coordinates, sincos_1d, sincos_2d
 from opensora_models.layers.recompute import Recompute
+from opensora_models.layers.starting_weights import start_at_zero, start_linear, start_small
+from opensora_models.layers.widths import check_widths
 from opensora_models.stdit.blocks import GATE, Block
-from opensora_models.stdit.weights import COMPUTED_KEYS, LIKELY_CAUSES
+from opensora_models.stdit.weights import COMPUTED_KEYS, LIKELY_CAUSES, from_published
 from schemas.denoiser.stdit import STDiTConfig
 
 
@@ -30,17 +32,16 @@ class STDiT(nn.Module):
 
     def __init__(self, config: STDiTConfig) -> None:
         super().__init__()
-        check_heads(config.hidden_size, config.num_heads)
+        check_widths(config.hidden_size, config.num_heads)
         self.config = config
         dim = config.hidden_size
         mlp_dim = int(dim * config.mlp_ratio)
-        out_channels = config.in_channels * (2 if config.pred_sigma else 1)
         self.x_embedder = PatchEmbed(config.in_channels, dim, config.patch_size)
         self.t_embedder = TimestepEmbedder(dim)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.y_embedder = CaptionEmbedder(config.caption_channels, dim, config.model_max_length)
         self.blocks = nn.ModuleList(Block(dim, config.num_heads, mlp_dim) for _ in range(config.depth))
-        self.final_layer = FinalLayer(dim, out_channels * prod(config.patch_size))
+        self.final_layer = FinalLayer(dim, config.output_channels * prod(config.patch_size))
         self.tokens_in: Tokens = same
         self.tokens_out: Tokens = same
         self.recompute = Recompute()
@@ -56,6 +57,10 @@ class STDiT(nn.Module):
         """Recompute activations in the backward pass: of `first` blocks, every n-th; there is no second stack."""
         self.recompute = how or Recompute()
         self.recomputed = range(0, first, every)
+
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return published weights, or an image model's, as this model's; what those lack stays for `allow_missing`."""
+        return from_published(state, self.config.model_max_length)
 
     def forward(
         self,
@@ -94,10 +99,8 @@ class STDiT(nn.Module):
         return unpatchify(patches_BTSV, config.patch_size, size)
 
     def _start(self) -> None:
-        start_linears(self)
-        start_patches(self.x_embedder.proj)
-        start_narrow(self.t_embedder.mlp[0], self.t_embedder.mlp[2], self.t_block[1])
-        start_narrow(self.y_embedder.y_proj.fc1, self.y_embedder.y_proj.fc2)
+        start_linear(self)
+        start_small(self.t_block[1])
+        start_at_zero(self.final_layer.linear)
         for block in self.blocks:
             start_at_zero(block.attn_temp.proj, block.cross_attn.proj)
-        start_at_zero(self.final_layer.linear)

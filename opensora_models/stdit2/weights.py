@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from opensora_models.layers.latent_shapes import StateDict, as_video, without
-from schemas.denoiser.stdit2 import STDiT2Config
+from opensora_models.layers.published_weights import StateDict, fit_null_caption, from_image_weights
 
 COMPUTED_KEYS = ("rope.*", "pos_embed", "pos_embed.*", "pos_embed_temporal")
 """Globs of keys in published weights that the model computes from its input."""
@@ -25,9 +24,9 @@ LIKELY_CAUSES = (
 """What a difference between a file and the model looks like (see weights.Misfit.likely_keys), and the key behind it."""
 
 
-def as_own(state: Mapping[str, Tensor], config: STDiT2Config) -> StateDict:
+def from_published(state: Mapping[str, Tensor], model_max_length: int) -> StateDict:
     """Return weights of STDiT2, or of PixArt as those of its spatial part, in the model's shapes.
 
     What an image model lacks (`*_temp*`, the embedders of sizes) stays for `allow_missing`.
     """
-    return as_video(without(state, COMPUTED_KEYS), config.model_max_length)
+    return fit_null_caption(from_image_weights(state, COMPUTED_KEYS), model_max_length)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tests.parity.case import Case, Tolerance
 
-<<<<<<< HEAD
 FAMILIES = (
     *("mmdit", "hunyuan_vae", "dc_ae", "autoencoder_2d", "losses", "keys", "sampling", "train", "data", "text"),
     *("layers", "stdit3", "stdit2", "stdit", "dit", "latte", "pixart", "vae"),

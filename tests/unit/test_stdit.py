@@ -11,7 +11,6 @@ from opensora_models.stdit2 import recognise as stdit2_shapes
 from opensora_models.stdit2.model import STDiT2
 from opensora_models.stdit3 import recognise as stdit3_shapes
 from opensora_models.stdit3.model import STDiT3
-from opensora_models.stdit3.weights import as_own
 from opensora_models.weights import check_fit
 from schemas.base import Schema
 from schemas.denoiser.stdit import STDiTConfig
@@ -182,7 +181,7 @@ def test_weights_of_an_image_model_fill_the_spatial_half() -> None:
     state["x_embedder.proj.weight"] = state["x_embedder.proj.weight"][:, :, 0]
     state["y_embedder.y_embedding"] = state["y_embedder.y_embedding"][:3]
     state["pos_embed"] = torch.zeros(1, 6, 24)
-    own = as_own(state, model.config)
+    own = model.from_published(state)
     check_fit(model, own, "pixart.pth", allow_missing=["temporal_blocks.*", "fps_embedder.*"])
     assert torch.equal(own["y_embedder.y_embedding"][2:], state["y_embedder.y_embedding"][[2, 2, 2]])
 
@@ -203,10 +202,14 @@ def test_a_misfit_names_the_key(family: str, key: str, value: object) -> None:
         check_fit(build(family, **{key: value}), build(family).state_dict(), "a.safetensors")
 
 
-@each_family
-def test_heads_and_texts_that_do_not_fit_are_refused(family: str) -> None:
-    with pytest.raises(OsoraError, match=r"model\.hidden_size = 24, model\.num_heads = 8"):
+@pytest.mark.parametrize("family", ["stdit2", "stdit3"])
+def test_features_that_are_rotated_come_in_pairs(family: str) -> None:
+    with pytest.raises(OsoraError, match=r"model\.hidden_size / model\.num_heads = 3: .* has to be even"):
         build(family, num_heads=8)
+
+
+@each_family
+def test_texts_that_are_too_long_are_refused(family: str) -> None:
     model = build(family)
     given = inputs(model)
     given["text_BLD"] = torch.zeros(2, 6, 10)
