@@ -40,7 +40,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class SizeEmbedder(TimestepEmbedder):
-    """One `TimestepEmbedder` for each of several numbers (PixArt-alpha, section 2.3, after SDXL)."""
+    """One `TimestepEmbedder` for each of several numbers (SDXL, section 2.2)."""
 
     def forward(self, sizes_BN: Tensor) -> Tensor:
         """Return (B, N * hidden): the embedded numbers one after the other."""

@@ -11,21 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from schemas.errors import OsoraError
-
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys, values, each (N, L, H, K), to what each query sees, of the queries' shape; keys have no order."""
 
 NORM_EPS = 1e-6
-
-
-def check_heads(hidden_size: int, num_heads: int) -> None:
-    """Raise OsoraError for a width that position tables, or heads with rotated pairs, cannot share out."""
-    if hidden_size % 4 or hidden_size % (2 * num_heads):
-        raise OsoraError(
-            f"model.hidden_size = {hidden_size}, model.num_heads = {num_heads}: the width has to be a multiple of 4, and "
-            "each head's, hidden_size / num_heads, a whole even number. Change one of the two."
-        )
 
 
 def attention(q_NLHK: Tensor, k_NLHK: Tensor, v_NLHK: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from opensora_models.layers.latent_attention import (
 
 
 class Block(nn.Module):
-    """Self attention, attention to the text, and an MLP (Open-Sora, arXiv 2412.20404, section 3)."""
+    """Self attention, attention to the text, and an MLP."""
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, attn: SpatialAttention | TemporalAttention) -> None:
         super().__init__()

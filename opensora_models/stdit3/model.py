@@ -1,6 +1,6 @@
 """The STDiT3 denoiser of Open-Sora 1.2."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from itertools import chain
 from math import prod
 from typing import ClassVar
@@ -9,28 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from opensora_models.layers.embedders import CaptionEmbedder, SizeEmbedder, TimestepEmbedder
-from opensora_models.layers.initial_weights import start_at_zero, start_linears, start_narrow
-from opensora_models.layers.latent_attention import FinalLayer, by_frame, check_heads, rotation
-from opensora_models.layers.latent_patches import PatchEmbed, patch_grid, unpatchify
-from opensora_models.layers.position_tables import sincos_2d
+from opensora_models.layers.latent_attention import FinalLayer, by_frame, rotation
+from opensora_models.layers.latent_patches import PatchEmbed, Tokens, patch_grid, same, unpatchify
+from opensora_models.layers.position_tables import resolution_table
 from opensora_models.layers.recompute import Recompute
+from opensora_models.layers.starting_weights import start_at_zero, start_small, start_xavier
+from opensora_models.layers.widths import check_widths
 from opensora_models.stdit3.blocks import Block, spatial_block, temporal_block
-from opensora_models.stdit3.weights import COMPUTED_KEYS, LIKELY_CAUSES
+from opensora_models.stdit3.weights import COMPUTED_KEYS, LIKELY_CAUSES, from_published
 from schemas.denoiser.stdit3 import STDiT3Config
-
-Tokens = Callable[[Tensor], Tensor]
-
-
-def same(x_BTSD: Tensor) -> Tensor:
-    """Return the tokens as they are."""
-    return x_BTSD
 
 
 class STDiT3(nn.Module):
     """A transformer over latents whose spatial and temporal blocks take turns; time has rotary positions.
 
     State-dict keys are those of the published checkpoints. Temporal blocks start as the identity, so that an image model's
-    weights give an image model at first. `tokens_in` and `tokens_out` stand around the blocks (see parallel.py).
+    weights give an image model at first. `tokens_in` and `tokens_out` stand around the blocks.
     """
 
     likely_causes = LIKELY_CAUSES
@@ -41,11 +35,10 @@ class STDiT3(nn.Module):
 
     def __init__(self, config: STDiT3Config) -> None:
         super().__init__()
-        check_heads(config.hidden_size, config.num_heads)
+        check_widths(config.hidden_size, config.num_heads, pairs=True)
         self.config = config
         dim, heads, depth = config.hidden_size, config.num_heads, config.depth
         mlp_dim = int(dim * config.mlp_ratio)
-        out_channels = config.in_channels * (2 if config.pred_sigma else 1)
         self.x_embedder = PatchEmbed(config.in_channels, dim, config.patch_size)
         self.t_embedder = TimestepEmbedder(dim)
         self.fps_embedder = SizeEmbedder(dim)
@@ -53,7 +46,7 @@ class STDiT3(nn.Module):
         self.y_embedder = CaptionEmbedder(config.caption_channels, dim, config.model_max_length)
         self.spatial_blocks = nn.ModuleList(spatial_block(dim, heads, mlp_dim, config.qk_norm) for _ in range(depth))
         self.temporal_blocks = nn.ModuleList(temporal_block(dim, heads, mlp_dim, config.qk_norm) for _ in range(depth))
-        self.final_layer = FinalLayer(dim, out_channels * prod(config.patch_size))
+        self.final_layer = FinalLayer(dim, config.output_channels * prod(config.patch_size))
         self.tokens_in: Tokens = same
         self.tokens_out: Tokens = same
         self.recompute = Recompute()
@@ -71,6 +64,10 @@ class STDiT3(nn.Module):
         """Recompute activations in the backward pass: of `first` spatial and `second` temporal blocks, every n-th."""
         self.recompute = how or Recompute()
         self.recomputed_spatial, self.recomputed_temporal = range(0, first, every), range(0, second, every)
+
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return published weights, or an image model's, as this model's; what those lack stays for `allow_missing`."""
+        return from_published(state, self.config.model_max_length)
 
     def forward(
         self,
@@ -113,16 +110,14 @@ class STDiT3(nn.Module):
 
     def positions(self, rows: int, columns: int, height_B: Tensor, width_B: Tensor) -> Tensor:
         """Return the position table (S, D) of a frame of so many patches, fp32: stretched to the first clip's resolution."""
-        scale = (height_B[0] * width_B[0]).double().sqrt() / self.config.input_sq_size
-        base_size = round((rows * columns) ** 0.5)
-        return sincos_2d(self.config.hidden_size, rows, columns, scale, base_size, height_B.device)
+        return resolution_table(self.config.hidden_size, rows, columns, height_B, width_B, self.config.input_sq_size)
 
     def _run(self, block: Block, again: bool, *inputs: Tensor | None) -> Tensor:
         return self.recompute(block, *inputs) if again else block(*inputs)
 
     def _start(self) -> None:
-        start_linears(self)
-        start_narrow(self.fps_embedder.mlp[0])
+        start_xavier(self)
+        start_small(self.fps_embedder.mlp[0])
         start_at_zero(self.fps_embedder.mlp[2])
         for block in self.temporal_blocks:
             start_at_zero(block.attn.proj, block.cross_attn.proj, block.mlp.fc2)

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from opensora_models.layers.latent_shapes import StateDict, as_video, without
-from schemas.denoiser.stdit3 import STDiT3Config
+from opensora_models.layers.published_weights import StateDict, fit_null_caption, from_image_weights
 
 COMPUTED_KEYS = ("rope.*", "pos_embed", "pos_embed.*", "pos_embed_temporal")
 """Globs of keys in published weights that the model computes from its input."""
@@ -26,10 +25,10 @@ LIKELY_CAUSES = (
 """What a difference between a file and the model looks like (see weights.Misfit.likely_keys), and the key behind it."""
 
 
-def as_own(state: Mapping[str, Tensor], config: STDiT3Config) -> StateDict:
+def from_published(state: Mapping[str, Tensor], model_max_length: int) -> StateDict:
     """Return weights of STDiT3, or of PixArt as those of its spatial half, under the model's names and in its shapes.
 
     What an image model lacks (`temporal_blocks.*`, `fps_embedder.*`) stays for `allow_missing`.
     """
     named = {re.sub(r"^blocks\.", "spatial_blocks.", key): tensor for key, tensor in state.items()}
-    return as_video(without(named, COMPUTED_KEYS), config.model_max_length)
+    return fit_null_caption(from_image_weights(named, COMPUTED_KEYS), model_max_length)

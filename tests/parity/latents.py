@@ -4,13 +4,16 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from opensora_models.layers.latent_shapes import without
+from opensora_models.layers.published_weights import from_image_weights
 from tests.parity.case import Case
 
 M = TypeVar("M", bound=nn.Module)
 
-NOT_CONFIGURED = ["input_size"]
-"""Constructor arguments that are no keys: tables follow the input's shape."""
+NOT_CONFIGURED = (
+    *("input_size", "dtype", "drop_path", "no_temporal_pos_emb", "enable_flashattn", "enable_flash_attn"),
+    *("enable_layernorm_kernel", "enable_sequence_parallelism"),
+)
+"""Constructor arguments that are no keys: tables follow the input's shape, and how it is computed changes nothing."""
 
 NAMES = {"x": "x_BCTHW", "timestep": "timesteps_B", "y": "text_BLD", "mask": "text_mask_BL", "x_mask": "x_mask_BT"}
 NAMES |= {"fps": "fps_B", "height": "height_B", "width": "width_B", "num_frames": "num_frames_B", "ar": "aspect_B"}
@@ -30,5 +33,5 @@ def latent_inputs(case: Case) -> dict[str, Tensor]:
 
 def load_published(model: M, case: Case) -> M:
     """Return the model with the case's weights, all but those it computes loaded strictly."""
-    model.load_state_dict(without(case.weights(), type(model).computed_keys))
+    model.load_state_dict(from_image_weights(case.weights(), type(model).computed_keys))
     return model.eval()
