@@ -46,6 +46,12 @@ def build_text_encoders(config: TextConfig, dtype: torch.dtype, device: torch.de
     # transformers takes seconds to import, and who counts parameters or trains an autoencoder needs none of it.
     from opensora_models.text.encoders import ClipEncoder, T5Encoder, TextEncoders
 
-    t5 = T5Encoder(config.t5.from_pretrained, config.t5.max_length, dtype)
-    clip = ClipEncoder(config.clip.from_pretrained, config.clip.max_length, dtype)
+    t5 = T5Encoder(
+        config.t5.from_pretrained,
+        config.t5.max_length,
+        dtype,
+        cleaning=config.t5.cleaning,
+        masked=config.t5.masked,
+    )
+    clip = ClipEncoder(config.clip.from_pretrained, config.clip.max_length, dtype, cleaning=config.clip.cleaning)
     return TextEncoders(t5.to(device), clip.to(device))
