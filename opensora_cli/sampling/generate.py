@@ -20,9 +20,9 @@ from opensora_cli.sampling.stages import Stages
 from opensora_models.diffusion.condition import References, inference_condition, place_references, trim_repeats
 from opensora_models.diffusion.guidance import GuidanceScales
 from opensora_models.diffusion.noise import latent_noise
-from opensora_models.diffusion.schedule import get_schedule
 from opensora_models.diffusion.process import Process
 from opensora_models.diffusion.rectified_flow import RectifiedFlow
+from opensora_models.diffusion.schedule import get_schedule
 from opensora_models.diffusion.solver import OnStep, is_flow_solver
 from opensora_models.mmdit.attention import preferred_kernels
 from opensora_models.text.features import TextFeatures
