@@ -15,19 +15,9 @@ from torch import Tensor
 from tests.parity.case import Case, Tolerance
 
 FAMILIES = (
-    "mmdit",
-    "hunyuan_vae",
-    "dc_ae",
-    "autoencoder_2d",
-    "losses",
-    "keys",
-    "sampling",
-    "train",
-    "data",
-    "text",
-    "rflow",
-    "iddpm",
-    "dpm_solver",
+    *("mmdit", "hunyuan_vae", "dc_ae", "autoencoder_2d", "losses", "keys", "sampling", "train", "data", "text"),
+    *("layers", "stdit3", "stdit2", "stdit"),
+    *("rflow", "iddpm", "dpm_solver"),
 )
 """Families that osora builds; each has a module of that name beside this file, in families/."""
 
