@@ -14,7 +14,19 @@ from torch import Tensor
 
 from tests.parity.case import Case, Tolerance
 
-FAMILIES = ("mmdit", "hunyuan_vae", "dc_ae", "autoencoder_2d", "losses", "keys", "sampling", "train", "data", "text", "vae")
+FAMILIES = (
+    "mmdit",
+    "hunyuan_vae",
+    "dc_ae",
+    "autoencoder_2d",
+    "losses",
+    "keys",
+    "sampling",
+    "train",
+    "data",
+    "text",
+    "vae",
+)
 """Families that osora builds; each has a module of that name beside this file, in families/."""
 
 Checks = Iterator[tuple[str, object, object]]
