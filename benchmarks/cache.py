@@ -33,7 +33,6 @@ from opensora_cli.training.draws import Draws, seeded_init
 from opensora_cli.training.job import make_loader, make_objective
 from opensora_cli.training.optim import Optimizer
 from opensora_models.build import build_autoencoder
-from opensora_models.diffusion.rectified_flow import flow_loss
 from opensora_models.weights import save_weights
 from schemas.recipes import TrainRecipe
 from schemas.resolve import resolve
@@ -121,11 +120,11 @@ class Side:
         batch = next(self._batches).to(device)
         read = self._now()
         with torch.no_grad():
-            inputs, target = self.objective.prepare(batch, Draws(0, number, 0, 0))
-        self.inputs = inputs
+            noised = self.objective.prepare(batch, Draws(0, number, 0, 0))
+        self.inputs = noised.inputs
         encoded = self._now()
         with torch.autocast(device.type, self.autocast, enabled=self.autocast != torch.float32):
-            loss = flow_loss(self.objective.module(**inputs), target)
+            loss = self.objective.judge(self.objective.module(**noised.inputs), noised.truth)
         loss.backward()
         optimizer.clip()
         optimizer.step(number)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from opensora_cli.sampling.denoise import EncodedText
 from opensora_models.build import build_autoencoder
+from opensora_models.text.features import TextFeatures
 from schemas.recipes import SampleRecipe
 from schemas.resolve import resolve
 
@@ -56,12 +56,10 @@ def built(make: Callable[[], nn.Module]) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def random_text(recipe: SampleRecipe) -> EncodedText:
+def random_text(recipe: SampleRecipe) -> TextFeatures:
     """Return features as the text encoders give them."""
-    return EncodedText(
-        torch.randn(1, recipe.text.t5.max_length, recipe.model.context_in_dim, device=DEVICE, dtype=DTYPE),
-        torch.randn(1, recipe.model.vec_in_dim, device=DEVICE, dtype=DTYPE),
-    )
+    tokens_BLD = torch.randn(1, recipe.text.t5.max_length, recipe.model.context_in_dim, device=DEVICE, dtype=DTYPE)
+    return TextFeatures({"t5": tokens_BLD, "clip": torch.randn(1, recipe.model.vec_in_dim, device=DEVICE, dtype=DTYPE)})
 
 
 def vae(rounds: int) -> None:

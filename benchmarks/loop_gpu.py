@@ -27,10 +27,10 @@ from opensora_cli.planning.hardware import bf16_flops
 from opensora_cli.progress import TrainingProgress
 from opensora_cli.training.backward import Backward
 from opensora_cli.training.checkpoint import Checkpoints, TrainState
-from opensora_cli.training.denoise_objective import DenoiserObjective
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.run_folder import RunFolder
 from opensora_cli.training.samples import TrainingSamples, training_samples
+from opensora_cli.training.token_objective import TokenObjective
 from opensora_cli.training.trainer import Trainer
 from schemas.recipes import TrainRecipe
 
@@ -72,7 +72,7 @@ class Watched:
 
 
 def train(recipe: TrainRecipe, folder: Path, process: Process) -> dict[str, bool]:
-    objective = DenoiserObjective(recipe, process.device)
+    objective = TokenObjective(recipe, process.device)
     samples = training_samples(objective, process)
     assert samples is not None
     look, run = Watched(samples), RunFolder(folder)
@@ -103,7 +103,7 @@ def gradients_of(recipe: TrainRecipe, process: Process, room: float | None) -> t
     """Return loss, gradient, most bytes in use above the weights and notes, with so much memory above the weights."""
     gc.collect()
     torch.cuda.empty_cache()
-    objective, notes = DenoiserObjective(recipe, process.device), list[str]()
+    objective, notes = TokenObjective(recipe, process.device), list[str]()
     batch = batch_of(CLIPS, SIDE)
     torch.cuda.reset_peak_memory_stats()
     start = torch.cuda.memory_allocated()

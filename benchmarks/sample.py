@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from opensora_cli.planning.mmdit import mmdit_flops
-from opensora_cli.sampling.denoise import Denoised, EncodedText, denoise
+from opensora_cli.sampling.denoise import Denoised, denoise
 from opensora_cli.sampling.offload import BlockSwap
 from opensora_models.compiled import compile_blocks
 from opensora_models.diffusion.condition import inference_condition
@@ -29,7 +29,7 @@ from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, 
 from opensora_models.diffusion.schedule import get_schedule
 from opensora_models.layers.float8_linear import use_float8
 from opensora_models.mmdit.model import MMDiT
-from opensora_models.mmdit.parallel import units
+from opensora_models.text.features import TextFeatures
 from schemas.denoiser.mmdit import MMDiTConfig
 
 SCALES = GuidanceScales(7.5, 3.0, text_oscillates=True, image_oscillates=True, image_grows_over_frames=True)
@@ -62,9 +62,11 @@ class Clip:
         size = (1, CHANNELS, args.frames, args.side, args.side)
         self.noise = torch.randn(size, generator=draw).to(args.device)
         self.texts = [
-            EncodedText(
-                torch.randn(1, args.text, TEXT_WIDTH, generator=draw).to(args.device),
-                torch.randn(1, VECTOR_WIDTH, generator=draw).to(args.device),
+            TextFeatures(
+                {
+                    "t5": torch.randn(1, args.text, TEXT_WIDTH, generator=draw).to(args.device),
+                    "clip": torch.randn(1, VECTOR_WIDTH, generator=draw).to(args.device),
+                }
             )
             for _ in range(2)
         ]
@@ -99,10 +101,10 @@ class Clip:
             c, u, u2 = self.model(
                 img_BND=img.repeat(3, 1, 1),
                 img_ids_BN3=ids,
-                txt_BLD=torch.cat([caption.tokens, negative.tokens, negative.tokens]),
-                txt_ids_BL3=text_ids(caption.tokens.shape[1], batch=3, device=img.device),
+                txt_BLD=torch.cat([caption["t5"], negative["t5"], negative["t5"]]),
+                txt_ids_BL3=text_ids(caption["t5"].shape[1], batch=3, device=img.device),
                 timesteps_B=torch.full((3,), now, device=img.device),
-                y_vec_BD=torch.cat([caption.vector, negative.vector, negative.vector]),
+                y_vec_BD=torch.cat([caption["clip"], negative["clip"], negative["clip"]]),
                 cond_BND=torch.cat([cond, cond, torch.zeros_like(cond)]),
             ).chunk(3)
             text, image_T = step_scales(SCALES, step, len(self.times) - 1, frames)
@@ -141,9 +143,9 @@ def options(clip: Clip, args: argparse.Namespace) -> None:
     cost = mmdit_flops(config, tokens, args.text, args.depth, args.single, ends=True)
     speed = product_speed(args.device)
     light, swapped = copy.deepcopy(clip.model), copy.deepcopy(clip.model)
-    for block in units(light):
+    for block in light.units:
         use_float8(block)
-    swap = BlockSwap(swapped, units(swapped), torch.device(args.device))
+    swap = BlockSwap(swapped, swapped.units, torch.device(args.device))
 
     def from_host() -> Denoised:
         with swap.at_work():

@@ -24,12 +24,11 @@ from opensora_cli.data.position import History
 from opensora_cli.distributed.process import Process
 from opensora_cli.progress import TrainingProgress
 from opensora_cli.training.checkpoint import Checkpoints
-from opensora_cli.training.denoise_objective import DenoiserObjective
 from opensora_cli.training.draws import Draws
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.run_folder import RunFolder
+from opensora_cli.training.token_objective import TokenObjective
 from opensora_cli.training.trainer import Trainer
-from opensora_models.diffusion.rectified_flow import flow_loss
 from schemas.recipes import TrainRecipe
 from schemas.resolve import resolve
 
@@ -66,7 +65,7 @@ class Bare:
     """The loop one would write by hand."""
 
     def __init__(self, recipe: TrainRecipe, device: torch.device) -> None:
-        self.objective = DenoiserObjective(recipe, device)
+        self.objective = TokenObjective(recipe, device)
         self.device = device
         self.adamw = torch.optim.AdamW(
             self.objective.module.parameters(), lr=recipe.optim.lr, weight_decay=0.0, fused=True
@@ -77,9 +76,9 @@ class Bare:
     def update(self, batch: Batch) -> None:
         batch = batch.to(self.device)
         with torch.no_grad():
-            inputs, target = self.objective.prepare(batch, Draws(0, self.step, 0, 0))
+            noised = self.objective.prepare(batch, Draws(0, self.step, 0, 0))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            loss = flow_loss(self.objective.module(**inputs), target)
+            loss = self.objective.judge(self.objective.module(**noised.inputs), noised.truth)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.objective.module.parameters(), 1.0)
         self.adamw.step()
@@ -129,7 +128,7 @@ def main() -> int:
             metrics = Metrics(run, display, rank=0, log_every=10, tensorboard=True)
             checkpoints = Checkpoints(run.checkpoints, recipe.checkpoint, torch.float32)
             process = Process(0, 1, device)
-            Trainer(recipe, DenoiserObjective(recipe, device), loader, checkpoints, metrics, process).fit()
+            Trainer(recipe, TokenObjective(recipe, device), loader, checkpoints, metrics, process).fit()
     pairs = list(zip(loader.trainer_seconds, loader.bare_seconds, strict=True))[WARM_UP:]
     ratios = [trainer / bare for trainer, bare in pairs]
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"

@@ -5,25 +5,55 @@ from typing import TYPE_CHECKING, assert_never
 import torch
 
 from opensora_models.autoencoder_2d.model import AutoEncoder2D
+from opensora_models.autoencoder_kl.model import AutoencoderKL, AutoencoderKLTemporalDecoder
 from opensora_models.dc_ae.model import DCAE
+from opensora_models.dit.model import DiT
 from opensora_models.hunyuan_vae.model import HunyuanVAE
+from opensora_models.latte.model import Latte
 from opensora_models.mmdit.model import MMDiT
-from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
-from schemas.denoiser import DenoiserConfig, MMDiTConfig
-from schemas.text import TextConfig
+from opensora_models.open_sora_vae.model import OpenSoraVAE
+from opensora_models.open_sora_vae.temporal import VAETemporal
+from opensora_models.pixart.model import PixArt
+from opensora_models.stdit3.model import STDiT3
+from schemas.autoencoder import (
+    AutoEncoder2DConfig,
+    AutoencoderConfig,
+    AutoencoderKLConfig,
+    AutoencoderKLTemporalDecoderConfig,
+    DCAEConfig,
+    HunyuanVAEConfig,
+    OpenSoraVAEConfig,
+    VAETemporalConfig,
+)
+from schemas.denoiser import DenoiserConfig, DiTConfig, LatteConfig, MMDiTConfig, PixArtConfig, STDiT3Config
+from schemas.text import TextConfig, TextPart
 
 if TYPE_CHECKING:
     from opensora_models.text.encoders import TextEncoders
 
-Autoencoder = HunyuanVAE | DCAE | AutoEncoder2D
+Autoencoder = (
+    HunyuanVAE | DCAE | AutoEncoder2D | AutoencoderKL | AutoencoderKLTemporalDecoder | VAETemporal | OpenSoraVAE
+)
 """What every one of them has stands in docs/architecture.md, "Autoencoders"."""
 
 
-def build_denoiser(config: DenoiserConfig) -> MMDiT:
+Denoiser = MMDiT | STDiT3 | DiT | Latte | PixArt
+"""What every one of them has stands in docs/architecture.md, "Denoisers"."""
+
+
+def build_denoiser(config: DenoiserConfig) -> Denoiser:
     """Return the denoiser with random weights, on the current default device."""
     match config:
         case MMDiTConfig():
             return MMDiT(config)
+        case STDiT3Config():
+            return STDiT3(config)
+        case DiTConfig():
+            return DiT(config)
+        case LatteConfig():
+            return Latte(config)
+        case PixArtConfig():
+            return PixArt(config)
         case _:
             assert_never(config)
 
@@ -37,15 +67,30 @@ def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
             return DCAE(config)
         case AutoEncoder2DConfig():
             return AutoEncoder2D(config)
+        case AutoencoderKLConfig():
+            return AutoencoderKL(config)
+        case AutoencoderKLTemporalDecoderConfig():
+            return AutoencoderKLTemporalDecoder(config)
+        case VAETemporalConfig():
+            return VAETemporal(config)
+        case OpenSoraVAEConfig():
+            return OpenSoraVAE(config, AutoencoderKL(config.vae_2d))
         case _:
             assert_never(config)
 
 
-def build_text_encoders(config: TextConfig, dtype: torch.dtype, device: torch.device | str = "cpu") -> "TextEncoders":
-    """Return both text encoders with their weights, frozen. Raises OsoraError where one is not on this machine."""
+def build_text_encoders(
+    config: TextConfig, parts: tuple[TextPart, ...], dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> "TextEncoders":
+    """Return the text encoders that give `parts`, with their weights, frozen.
+
+    Raises OsoraError where one is not on this machine.
+    """
     # transformers takes seconds to import, and who counts parameters or trains an autoencoder needs none of it.
     from opensora_models.text.encoders import ClipEncoder, T5Encoder, TextEncoders
 
-    t5 = T5Encoder(config.t5.from_pretrained, config.t5.max_length, dtype)
-    clip = ClipEncoder(config.clip.from_pretrained, config.clip.max_length, dtype)
-    return TextEncoders(t5.to(device), clip.to(device))
+    t5 = T5Encoder(config.t5.from_pretrained, config.t5.max_length, dtype).to(device) if "t5" in parts else None
+    clip = (
+        ClipEncoder(config.clip.from_pretrained, config.clip.max_length, dtype).to(device) if "clip" in parts else None
+    )
+    return TextEncoders(parts, t5, clip)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from opensora_models.autoencoder_kl import recognise as autoencoder_kl
 from opensora_models.hunyuan_vae import recognise as hunyuan_vae
 from opensora_models.mmdit import recognise as mmdit
 from opensora_models.mmdit.diffusers_names import is_diffusers
+from opensora_models.open_sora_vae import recognise as open_sora_vae
 
 
 class Recognised(NamedTuple):
@@ -17,9 +19,11 @@ class Recognised(NamedTuple):
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Recognised | None:
     """Return what the weights are, or None where no family knows them; diffusers' names are for conversion, not a family."""
-    for table, family in (("model", mmdit), ("ae", hunyuan_vae)):
+    for table, family in (("model", mmdit), ("ae", hunyuan_vae), ("ae", autoencoder_kl)):
         if (config := family.recognise(shapes)) is not None:
             return Recognised(table, config)
+    if (config := open_sora_vae.recognise(shapes, autoencoder_kl.recognise)) is not None:
+        return Recognised("ae", config)
     return None
 
 

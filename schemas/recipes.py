@@ -9,9 +9,10 @@ from schemas.base import Schema, cost
 from schemas.checkpoint import CheckpointConfig, LoggingConfig
 from schemas.condition import ConditionName, ConditionWeights
 from schemas.data import BucketTable, DatasetConfig
-from schemas.denoiser import DenoiserConfig
-from schemas.diffusion import DiffusionConfig
+from schemas.denoiser import DenoiserConfig, LatentDenoiser, MMDiTConfig
+from schemas.diffusion import AnyDiffusion, DiffusionConfig
 from schemas.discriminator import DiscriminatorConfig
+from schemas.frame_mask import MaskRatios
 from schemas.looks import DenoiserValidationConfig, TrainingSamplesConfig, ValidationConfig
 from schemas.lora import LoraConfig
 from schemas.memory import MemoryConfig
@@ -81,13 +82,16 @@ class TrainRecipe(RunRecipe):
     """Train a denoiser."""
 
     kind: Literal["train"] = Field(description="What this recipe does.")
-    model: DenoiserConfig = Field(DenoiserConfig.model_construct(), description="The denoiser.")
+    model: DenoiserConfig = Field(MMDiTConfig.model_construct(), description="The denoiser.")
     text: TextConfig = Field(TextConfig.model_construct(), description="The text encoders.")
     dropout_ratio: DropoutRatio = Field(DropoutRatio.model_construct(), description="How often a caption is left out.")
     condition: ConditionWeights = Field(
         ConditionWeights.model_construct(), description="How often each visual condition is drawn."
     )
-    diffusion: DiffusionConfig = Field(DiffusionConfig.model_construct(), description="Rectified flow.")
+    mask_ratios: MaskRatios = Field(
+        MaskRatios.model_construct(), description="How often frames are given to a denoiser of Open-Sora 1.x."
+    )
+    diffusion: AnyDiffusion = Field(DiffusionConfig.model_construct(), description="How noise and clips are mixed.")
     lora: LoraConfig | None = Field(
         None,
         description="Train low-rank adapters and freeze the denoiser; unset trains all of it.",
@@ -104,7 +108,7 @@ class TrainRecipe(RunRecipe):
     @property
     def pixels_per_token(self) -> int:
         """Pixels of a side that one token covers."""
-        return self.ae.spatial_compression_ratio * self.model.patch_size
+        return self.ae.spatial_compression_ratio * self.model.patch_side
 
 
 class VaeTrainRecipe(RunRecipe):
@@ -138,13 +142,16 @@ class SampleRecipe(Recipe):
     """Generate clips or images."""
 
     kind: Literal["sample"] = Field(description="What this recipe does.")
-    model: DenoiserConfig = Field(DenoiserConfig.model_construct(), description="The denoiser.")
+    model: DenoiserConfig = Field(MMDiTConfig.model_construct(), description="The denoiser.")
     ae: AutoencoderConfig = Field(HunyuanVAEConfig.model_construct(), description="The autoencoder.")
     text: TextConfig = Field(TextConfig.model_construct(), description="The text encoders.")
     adapters: dict[str, float] = Field(
         {},
         description="Adapters to add to the denoiser: file, folder or run of `osora train` with [lora] -> its weight.",
         json_schema_extra=cost("changes_numerics"),
+    )
+    diffusion: AnyDiffusion = Field(
+        DiffusionConfig.model_construct(), description="How noise and clips are mixed, as the denoiser was trained."
     )
     sampling: SamplingConfig = Field(SamplingConfig.model_construct(), description="Size, steps, guidance, output.")
     t2i2v: T2I2VConfig | None = Field(
@@ -157,6 +164,11 @@ class SampleRecipe(Recipe):
     )
 
     @property
+    def pixels_per_token(self) -> int:
+        """Pixels of a side that one token covers."""
+        return self.ae.spatial_compression_ratio * self.model.patch_side
+
+    @property
     def condition(self) -> ConditionName:
         """What is given of a clip: with [t2i2v] the first frame, which the image model makes."""
         return "i2v_head" if self.t2i2v is not None else self.sampling.cond_type
@@ -166,7 +178,7 @@ class SampleRecipe(Recipe):
         """Guidance branches of a step: caption and negative, with a reference also the negative without it."""
         if self.model.guidance_embed:
             return 1
-        return 2 if self.condition == "t2v" else 3
+        return 2 if self.condition == "t2v" or isinstance(self.model, LatentDenoiser) else 3
 
 
 class VaeSampleRecipe(ClipsRecipe):

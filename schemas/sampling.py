@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from schemas.base import Schema, cost
 from schemas.condition import AnyConditionName, ConditionName, full_name
+from schemas.data import RulesName
 from schemas.language_model import LanguageModelConfig
 
 NUMERICS = cost("changes_numerics")
@@ -29,13 +30,21 @@ class SamplingConfig(Schema):
         None, ge=16, description="Pixels; goes with width, and takes the place of resolution.", json_schema_extra=BOTH
     )
     width: int | None = Field(None, ge=16, description="Pixels; goes with height.", json_schema_extra=BOTH)
+    rules: RulesName = Field(
+        "open-sora-2.0",
+        description="Which line's table of sizes resolution and aspect_ratio name; open-sora-1.2 knows 144p to 4k.",
+        json_schema_extra=BOTH,
+    )
     num_frames: int = Field(
         129, ge=1, description="Frames to make: 4k+1 with a causal autoencoder.", json_schema_extra=BOTH
     )
     num_steps: int = Field(50, ge=1, description="Steps of the solver.", json_schema_extra=NUMERICS)
-    solver: Literal["euler", "heun", "dpmpp_2m"] = Field(
+    solver: Literal["euler", "heun", "dpmpp_2m", "ddpm", "ddim"] = Field(
         "euler",
-        description="euler as Open-Sora; heun: second order, two evaluations a step; dpmpp_2m: second order, one.",
+        description=(
+            "euler as Open-Sora; heun: second order, two evaluations a step; dpmpp_2m: second order, one. With diffusion.type "
+            '= "iddpm": ddpm (draws noise at every step), ddim, or dpmpp_2m.'
+        ),
         json_schema_extra=NUMERICS,
     )
     guidance: float = Field(7.5, ge=0, description="Scale of the text guidance.", json_schema_extra=NUMERICS)
@@ -117,6 +126,48 @@ class SamplingConfig(Schema):
         "t2v",
         description="Which frames come from a reference; v2v_head_half and v2v_tail_half are v2v_head_easy and v2v_tail_easy.",
         json_schema_extra=NUMERICS,
+    )
+    mask_strategy: str = Field(
+        "",
+        description=(
+            'Which frames of which references are given to a denoiser of Open-Sora 1.x, in place of cond_type: "loop,reference,'
+            'start there,start here,length,edit ratio", in latent frames, several divided by ";".'
+        ),
+        json_schema_extra=NUMERICS,
+    )
+    loop: int = Field(
+        1,
+        ge=1,
+        description="Clips in a row, each of which goes on from the end of the one before; they are joined to one.",
+        json_schema_extra=NUMERICS,
+    )
+    condition_frame_length: int = Field(
+        5,
+        ge=1,
+        description="With loop: latent frames of one clip that the next goes on from.",
+        json_schema_extra=NUMERICS,
+    )
+    condition_frame_edit: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="With loop: how much these frames may change, from 0 (not at all) to 1.",
+        json_schema_extra=NUMERICS,
+    )
+    align: int | None = Field(
+        None,
+        ge=1,
+        description="Latent frames that starts of given frames are rounded to multiples of (Open-Sora 1.2: 5).",
+        json_schema_extra=NUMERICS,
+    )
+    aes: float | None = Field(
+        None, description="Aesthetic score written behind the prompt (Open-Sora 1.2: 6.5).", json_schema_extra=NUMERICS
+    )
+    flow: float | None = Field(
+        None, description="Motion score written behind the prompt of Open-Sora 1.x.", json_schema_extra=NUMERICS
+    )
+    camera_motion: str | None = Field(
+        None, description='Camera motion written behind the prompt, such as "pan right".', json_schema_extra=NUMERICS
     )
     seed: int = Field(
         42,

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig
 from schemas.base import Schema, cost
-from schemas.denoiser import DenoiserConfig, MMDiTConfig
+from schemas.denoiser import MMDiTConfig
 
 
 class T2I2VConfig(Schema):
@@ -21,7 +21,7 @@ class T2I2VConfig(Schema):
         description="Guidance scale of the image.",
         json_schema_extra=cost("changes_numerics"),
     )
-    img_flux: DenoiserConfig = Field(MMDiTConfig.model_construct(guidance_embed=True), description="The image model.")
+    img_flux: MMDiTConfig = Field(MMDiTConfig.model_construct(guidance_embed=True), description="The image model.")
     img_flux_ae: AutoencoderConfig = Field(
         AutoEncoder2DConfig.model_construct(), description="The image model's autoencoder."
     )

@@ -1,8 +1,13 @@
 """Text encoders: T5 for the tokens, CLIP for the pooled vector."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from schemas.base import Schema, cost
+
+TextPart = Literal["t5", "t5_mask", "clip", "labels"]
+"""What a denoiser may take of a caption: T5's tokens, which of them are the caption's own, CLIP's vector, a class."""
 
 
 class TextEncoderConfig(Schema):

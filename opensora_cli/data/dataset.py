@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from opensora_cli.data.buckets import BucketKey, Shape
-from opensora_cli.data.cache.inputs import CachedInputs, CachedLatents, CachedText, NotCachedError, stack_parts
+from opensora_cli.data.cache.inputs import CachedInputs, CachedLatents, NotCachedError, stack_parts
 from opensora_cli.data.frames import crop_indices
 from opensora_cli.data.media import UnreadableClip, is_image
 from opensora_cli.data.readers import FrameReader
 from opensora_cli.data.transforms import CropDraw, TransformName, transform_image, transform_video
 from opensora_cli.data.video import read_clip, read_frames
+from opensora_models.text.features import TextFeatures
 from schemas.errors import OsoraError
 
 BadClip = tuple[int, str, str]
@@ -66,7 +67,7 @@ class Batch:
     fps: list[float]
     bad: list[BadClip]
     latents: CachedLatents | None = None
-    features: CachedText | None = None
+    features: TextFeatures | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with its tensors on a device; from pinned memory the copy overlaps with other work."""
@@ -82,7 +83,7 @@ class Batch:
         if self.latents is not None:
             parts |= {f"latents.{part}": tensor for part, tensor in self.latents.parts.items()}
         if self.features is not None:
-            parts |= {"features.t5": self.features.t5, "features.clip": self.features.clip}
+            parts |= {f"features.{part}": self.features[part] for part in self.features}
         return parts
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> "Batch":
@@ -92,7 +93,7 @@ class Batch:
             self,
             video=next(waiting),
             latents=CachedLatents({part: next(waiting) for part in self.latents.parts}) if self.latents else None,
-            features=CachedText(next(waiting), next(waiting)) if self.features else None,
+            features=TextFeatures({part: next(waiting) for part in self.features}) if self.features else None,
         )
 
 

@@ -23,7 +23,7 @@ from opensora_cli.distributed.sequence import share_tokens
 from opensora_cli.distributed.stage import sharing_stage
 from opensora_cli.distributed.tensor import Slice, share_features
 from opensora_models.mmdit.model import MMDiT
-from opensora_models.mmdit.parallel import units
+from opensora_models.layers.units import units_of
 from schemas.errors import OsoraError
 from schemas.parallel import ParallelConfig
 
@@ -213,7 +213,7 @@ def _shard(
     # Half the memory and the traffic of fp32. Inputs stay as they are: times and positions need their precision.
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     shared_out = partial(fully_shard, mesh=mesh, reshard_after_forward=stage == 3, mp_policy=precision)
-    sharded_units = [shared_out(unit) for unit in units(module)]
+    sharded_units = [shared_out(unit) for unit in units_of(module)]
     if config.overlap_allgather:
         for unit, following in pairwise(sharded_units):
             unit.set_modules_to_forward_prefetch([following])

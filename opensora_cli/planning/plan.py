@@ -12,7 +12,7 @@ from opensora_cli.planning.hardware import memory_of, usable
 from opensora_cli.planning.modules import Counted, count_autoencoder, count_denoiser
 from opensora_cli.planning.precision import Device
 from opensora_cli.planning.sample import Sampling
-from opensora_cli.planning.shapes import ClipShape, compression, shapes_of
+from opensora_cli.planning.shapes import ClipShape, shapes_of
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder, text_encoders
 from opensora_cli.planning.train import DenoiserTraining
@@ -170,7 +170,7 @@ def _clips(recipe: AnyRecipe, data: Path | None) -> tuple[Clips | None, list[str
     if data is None and own is not None and not Path(own).is_file():
         return None, [f"no data: dataset.data_path = {own} is not on this machine; clips and steps are left out"]
     source: Any = data or own
-    return count_clips(source, recipe.dataset, recipe.buckets, compression(recipe), recipe.seed), []
+    return count_clips(source, recipe.dataset, recipe.buckets, recipe.pixels_per_token, recipe.seed), []
 
 
 def modules_below(counted: Counted) -> list[tuple[str, int]]:

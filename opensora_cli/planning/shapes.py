@@ -29,16 +29,10 @@ class ClipShape:
         return self.frames * self.height * self.width
 
 
-def compression(recipe: AnyRecipe) -> int:
-    """Return the pixels per token and axis."""
-    patch = recipe.model.patch_size if isinstance(recipe, TrainRecipe | SampleRecipe) else 1
-    return recipe.ae.spatial_compression_ratio * patch
-
-
 def shapes_of(recipe: AnyRecipe) -> list[ClipShape]:
     """Return the shapes of a recipe, in the order in which buckets are tried; for sampling the one size that is made."""
     if isinstance(recipe, SampleRecipe):
-        height, width = sample_size(recipe.sampling, compression(recipe))
+        height, width = sample_size(recipe.sampling, recipe.pixels_per_token)
         name = f"{height}x{width}" if recipe.sampling.resolution is None else recipe.sampling.resolution
         return [ClipShape(name, recipe.sampling.num_frames, height, width, recipe.sampling.batch_size)]
     return _bucket_shapes(recipe)
@@ -46,8 +40,8 @@ def shapes_of(recipe: AnyRecipe) -> list[ClipShape]:
 
 def _bucket_shapes(recipe: TrainRecipe | VaeTrainRecipe | VaeSampleRecipe | VaeStatsRecipe) -> list[ClipShape]:
     found = []
-    for level in Buckets(recipe.buckets, compression(recipe)).levels:
-        sizes = aspect_table(level.resolution, compression(recipe)).values()
+    for level in Buckets(recipe.buckets, recipe.pixels_per_token).levels:
+        sizes = aspect_table(level.resolution, recipe.pixels_per_token).values()
         height, width = max(sizes, key=lambda size: size[0] * size[1])
         for frames in sorted(level.lengths):
             batch_size = recipe.buckets[level.resolution][frames][1]

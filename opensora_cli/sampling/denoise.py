@@ -15,17 +15,10 @@ from opensora_models.diffusion.guidance import Branch, GuidanceScales, branch_we
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
 from opensora_models.diffusion.solver import OnStep, SolverName, solve
 from opensora_models.mmdit.step_cache import StepCache
+from opensora_models.text.features import TextFeatures
 
 ALONE_ON = frozenset({"cpu"})
 """Kinds of devices where every sample goes through the model alone."""
-
-
-@dataclass(frozen=True)
-class EncodedText:
-    """What the text encoders make of one prompt per sample: `tokens` (B, L, D) of T5, `vector` (B, D) of CLIP."""
-
-    tokens: Tensor
-    vector: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,8 +37,8 @@ class Denoised:
 def denoise(
     model: nn.Module,
     noise_BCTHW: Tensor,
-    caption: EncodedText,
-    negative: EncodedText,
+    caption: TextFeatures,
+    negative: TextFeatures,
     *,
     times: Tensor,
     scales: GuidanceScales,
@@ -87,7 +80,7 @@ def denoise(
 def denoise_distilled(
     model: nn.Module,
     noise_BCTHW: Tensor,
-    caption: EncodedText,
+    caption: TextFeatures,
     *,
     times: Tensor,
     guidance: float,
@@ -99,7 +92,7 @@ def denoise_distilled(
 ) -> Denoised:
     """Denoise with a model that takes the guidance scale as an input: one branch, no negative prompt."""
     cond_BND = None if condition_BCTHW is None else pack(condition_BCTHW, patch_size)
-    only = _BranchInput("caption", caption.tokens, caption.vector, cond_BND)
+    only = _BranchInput("caption", caption["t5"], caption["clip"], cond_BND)
 
     def velocity(evaluate: _Evaluation, img_BND: Tensor, time: float, step: int) -> Tensor:
         return evaluate(img_BND, time, [only], guidance=guidance).float()
@@ -218,12 +211,12 @@ def _integrate(
 
 
 def _branch_inputs(
-    caption: EncodedText, negative: EncodedText, condition_BCTHW: Tensor | None, patch_size: int
+    caption: TextFeatures, negative: TextFeatures, condition_BCTHW: Tensor | None, patch_size: int
 ) -> dict[Branch, _BranchInput]:
     cond_BND = None if condition_BCTHW is None else pack(condition_BCTHW, patch_size)
     nothing_BND = None if cond_BND is None else torch.zeros_like(cond_BND)
     return {
-        "caption": _BranchInput("caption", caption.tokens, caption.vector, cond_BND),
-        "negative": _BranchInput("negative", negative.tokens, negative.vector, cond_BND),
-        "negative_unconditioned": _BranchInput("negative_unconditioned", negative.tokens, negative.vector, nothing_BND),
+        "caption": _BranchInput("caption", caption["t5"], caption["clip"], cond_BND),
+        "negative": _BranchInput("negative", negative["t5"], negative["clip"], cond_BND),
+        "negative_unconditioned": _BranchInput("negative_unconditioned", negative["t5"], negative["clip"], nothing_BND),
     }

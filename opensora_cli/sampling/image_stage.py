@@ -35,7 +35,7 @@ class ImageStage:
 
     def size(self, config: SamplingConfig) -> tuple[int, int]:
         """Return the image's (height, width) for a clip's settings. Raises OsoraError where there is none."""
-        return sample_size(image_settings(self._clips, config), _pixels_per_token(self._recipe))
+        return sample_size(image_settings(self._clips, config), self._recipe.pixels_per_token)
 
     def prompt(self, sample: Sample, written: WrittenPrompt) -> WrittenPrompt:
         """Return what the image model is told: the prompt as it is, or as it was refined, without what only clips have."""
@@ -72,7 +72,3 @@ def free_memory(device: torch.device) -> None:
     gc.collect()  # shared-out models hold hooks that point back at them
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def _pixels_per_token(recipe: SampleRecipe) -> int:
-    return recipe.ae.spatial_compression_ratio * recipe.model.patch_size

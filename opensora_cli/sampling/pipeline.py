@@ -79,7 +79,7 @@ class Pipeline:
         self._images = ImageStage(recipe, self.weights, self.device, self._team) if recipe.t2i2v else None
         self._facts = autoencoder_facts(recipe.ae)
         self._stages = Stages(self.device)
-        self._texts = PromptTable({}, {})
+        self._texts = PromptTable({})
         self._models: Generator | None = None
 
     @classmethod
@@ -204,7 +204,7 @@ class Pipeline:
                 yield from make_batch(models, self._texts, batch, prompts, size, *job)
 
     def _size(self, config: SamplingConfig) -> tuple[int, int]:
-        return sample_size(config, self._facts.strides[1] * self.recipe.model.patch_size)
+        return sample_size(config, self.recipe.pixels_per_token)
 
     def _language_model(self, samples: Sequence[Sample]) -> LanguageModel | None:
         if not any(needs_language_model(sample.config) for sample in samples):
@@ -231,12 +231,12 @@ class Pipeline:
         texts = {text for sample in samples for text in (written[sample].encoded, sample.negative)}
         if self._images is not None:
             texts |= {self._images.prompt(sample, written[sample]).encoded for sample in samples}
-        missing = texts - self._texts.tokens.keys()
+        missing = texts - self._texts.features.keys()
         if missing:
+            recipe, dtype = self.recipe, DTYPES[self.recipe.dtype]
             with self._stages.stage("text"):
-                table = encode_prompts(missing, self.recipe.text, DTYPES[self.recipe.dtype], self.device)
-            self._texts.tokens.update(table.tokens)
-            self._texts.vector.update(table.vector)
+                table = encode_prompts(missing, recipe.text, recipe.model.texts, dtype, self.device)
+            self._texts.features.update(table.features)
 
     def _load(self) -> Generator:
         if self._models is None:

@@ -4,16 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from opensora_cli.data.captions import add_fps, add_motion_score
-from opensora_cli.sampling.denoise import EncodedText
 from opensora_cli.sampling.language_model import LanguageModel
 from opensora_cli.sampling.request import Sample
 from opensora_cli.sampling.rewriting import refined_prompt, written_motion
 from opensora_models.build import build_text_encoders
+from opensora_models.text.features import TextFeatures
 from schemas.sampling import SamplingConfig
-from schemas.text import TextConfig
+from schemas.text import TextConfig, TextPart
 
 
 @dataclass(frozen=True)
@@ -56,25 +55,19 @@ def write_prompt(sample: Sample, model: LanguageModel | None) -> WrittenPrompt:
 
 @dataclass(frozen=True)
 class PromptTable:
-    """Encoded texts on the CPU, so that the encoders need not stay in memory: by text, (L, D) tokens and a (D,) vector."""
+    """Encoded texts on the CPU, each a batch of one, so that the encoders need not stay in memory."""
 
-    tokens: dict[str, Tensor]
-    vector: dict[str, Tensor]
+    features: dict[str, TextFeatures]
 
-    def batch(self, texts: list[str], device: torch.device) -> EncodedText:
+    def batch(self, texts: list[str], device: torch.device) -> TextFeatures:
         """Return the rows of `texts`, in order, on `device`."""
-        return EncodedText(
-            torch.stack([self.tokens[text] for text in texts]).to(device),
-            torch.stack([self.vector[text] for text in texts]).to(device),
-        )
+        return TextFeatures.joined([self.features[text] for text in texts]).to(device)
 
 
 @torch.no_grad()
-def encode_prompts(texts: Iterable[str], config: TextConfig, dtype: torch.dtype, device: torch.device) -> PromptTable:
+def encode_prompts(
+    texts: Iterable[str], config: TextConfig, parts: tuple[TextPart, ...], dtype: torch.dtype, device: torch.device
+) -> PromptTable:
     """Encode each text once. The encoders live only as long as this call: T5-XXL alone takes 9 GB in bf16."""
-    encoders = build_text_encoders(config, dtype, device)
-    ordered = sorted(set(texts))
-    return PromptTable(
-        {text: encoders.t5([text])[0].cpu() for text in ordered},
-        {text: encoders.clip([text])[0].cpu() for text in ordered},
-    )
+    encoders = build_text_encoders(config, parts, dtype, device)
+    return PromptTable({text: encoders([text]).to("cpu") for text in sorted(set(texts))})

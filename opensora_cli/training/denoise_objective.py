@@ -1,9 +1,10 @@
-"""Training a denoiser: captions and clips to conditions and noisy latents, rectified-flow loss.
+"""Training a denoiser: what all families have in common, which is everything but their inputs and their loss.
 
-Legend: B batch, C latent channels, T latent frames, H W latent pixels, N image tokens, D features, L text tokens.
+Legend: B batch, C latent channels, M moments, T latent frames, H W latent pixels.
 """
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from opensora_cli.data.cache.inputs import CachedInputs, CachedText
+from opensora_cli.data.cache.inputs import CachedInputs
 from opensora_cli.data.loader import Batch
 from opensora_cli.distributed.colossal import shard_t5
 from opensora_cli.distributed.process import DTYPES
@@ -21,36 +22,51 @@ from opensora_cli.training.draws import Draws
 from opensora_cli.training.objective import Adversary, Loss
 from opensora_cli.training.trained_denoiser import trained_denoiser
 from opensora_models.build import Autoencoder, build_text_encoders
-from opensora_models.diffusion.condition import condition_of_latents, pick_conditions, training_condition
-from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids
-from opensora_models.diffusion.rectified_flow import add_noise, draw_times, drop_text, flow_loss, velocity_target
 from opensora_models.float8_training import train_in_float8
 from opensora_models.layers.recompute import Recompute
 from opensora_models.lora import set_dropout_key
+from opensora_models.text.features import TextFeatures
 from schemas.recipes import TrainRecipe
 
 if TYPE_CHECKING:
     from opensora_models.text.encoders import TextEncoders
 
+Tensors = Mapping[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """What frozen models make of a batch: clean `latents` (B, C, T, H, W), the visual `condition` (B, 1 + C, T, H, W) if
-    the denoiser takes one, T5's `tokens` (B, L, D) and CLIP's `vector` (B, D).
+    """What frozen models make of a batch, and what else does not depend on the time: clean `latents` (B, C, T, H, W), the
+    `text`, and by name what the family's denoiser is `given` beside them, batch first.
     """
 
     latents: Tensor
-    condition: Tensor | None
-    tokens: Tensor
-    vector: Tensor
+    text: TextFeatures
+    given: Tensors
 
     def to(self, device: torch.device) -> "Encoded":
         """Return it on a device."""
-        condition = None if self.condition is None else self.condition.to(device)
-        return Encoded(self.latents.to(device), condition, self.tokens.to(device), self.vector.to(device))
+        given = {name: tensor.to(device) for name, tensor in self.given.items()}
+        return Encoded(self.latents.to(device), self.text.to(device), given)
 
 
-class DenoiserObjective:
+@dataclass(frozen=True)
+class Noised:
+    """A batch at times of its own: the denoiser's `inputs`, and the `truth` that its answer is compared with; batch first."""
+
+    inputs: Tensors
+    truth: Tensors
+
+    def __len__(self) -> int:
+        return len(next(iter(self.truth.values())))
+
+    def part(self, rows: slice) -> "Noised":
+        """Return some of its items."""
+        inputs, truth = ({name: tensor[rows] for name, tensor in some.items()} for some in (self.inputs, self.truth))
+        return Noised(inputs, truth)
+
+
+class DenoiserObjective(ABC):
     """A trained denoiser beside a frozen autoencoder and frozen text encoders."""
 
     adversary: Adversary | None = None
@@ -69,70 +85,58 @@ class DenoiserObjective:
         self.ae = self._frozen_autoencoder(device if recipe.dataset.encodes_clips else torch.device("meta"))
         self.text: TextEncoders | None = None
         if recipe.dataset.encodes_text:
-            self.text = build_text_encoders(recipe.text, DTYPES[recipe.dtype], device)
-            if recipe.parallel.engine == "colossalai" and recipe.text.t5.shardformer:
+            self.text = self._text_encoders()
+            if recipe.parallel.engine == "colossalai" and recipe.text.t5.shardformer and self.text.t5 is not None:
                 self.text.t5.model = shard_t5(self.text.t5.model)
-        null = cached.captions([""]).to(device) if cached and cached.text else self.features([""])
-        self._null_t5_1LD, self._null_clip_1D = null.t5, null.clip
+        self._cached_text = cached if cached and cached.text else None
         self._counts_hits = cached is not None and cached.encode_misses
 
+    @abstractmethod
+    def draw_times(self, draws: Draws, encoded: Encoded) -> Tensor:
+        """Draw the time of every item, (B,) on the device."""
+
+    @abstractmethod
+    def fixed_times(self, share: float, batch: int) -> Tensor:
+        """Return the time at a share of the way from data (0) to noise (1), (B,) on the device."""
+
+    @abstractmethod
+    def encode(self, batch: Batch, draws: Draws, *, drop_captions: bool = True) -> Encoded:
+        """Return what does not depend on the time; captions are left out as often as the recipe says, or never."""
+
+    @abstractmethod
+    def noised(self, encoded: Encoded, t_B: Tensor, draws: Draws) -> Noised:
+        """Return a batch at the times `t_B`."""
+
+    @abstractmethod
+    def judge(self, out: Tensor, truth: Tensors) -> Tensor:
+        """Return the loss of the denoiser's answer, a scalar: the mean over the items."""
+
     def losses(self, batch: Batch, draws: Draws) -> Iterator[Loss]:
-        """Yield the mean squared error of the velocity; see `Objective`."""
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            inputs, target_BND = self.prepare(batch, draws)
-        set_dropout_key(self.module, draws.generator("adapter dropout").initial_seed())
-        yield Loss(flow_loss(self.module(**inputs), target_BND), self._hits(batch))
+        """Yield the denoiser's loss; see `Objective`."""
+        noised = self._prepare(batch, draws)
+        yield Loss(self.judge(self.module(**noised.inputs), noised.truth), self._hits(batch))
 
     def losses_in_parts(self, batch: Batch, draws: Draws, parts: int) -> Iterator[Loss]:
         """Yield the same loss as shares of it, one for so many parts of the batch; together they are the whole."""
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            inputs, target_BND = self.prepare(batch, draws)
+        noised = self._prepare(batch, draws)
         metrics = self._hits(batch)
-        for rows in torch.arange(len(target_BND)).tensor_split(parts):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            share = len(rows) / len(target_BND)
-            of_part = {name: tensor[part] for name, tensor in inputs.items()}
-            yield Loss(share * flow_loss(self.module(**of_part), target_BND[part]), metrics)
+        for rows in torch.arange(len(noised)).tensor_split(parts):
+            part = noised.part(slice(int(rows[0]), int(rows[-1]) + 1))
+            share = len(rows) / len(noised)
+            yield Loss(share * self.judge(self.module(**part.inputs), part.truth), metrics)
             metrics = {}
 
-    def prepare(self, batch: Batch, draws: Draws) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the denoiser's inputs and the velocity it should give, all on the device."""
+    def prepare(self, batch: Batch, draws: Draws) -> Noised:
+        """Return a batch as the denoiser sees it, all on the device."""
         assert self.encoding is not None
         with self.encoding.running():
             encoded = self.encode(batch, draws)
-        size, (frames, height, width) = len(encoded.latents), encoded.latents.shape[2:]
-        patch = self.recipe.model.patch_size
-        t_B = draw_times(
-            draws.generator("times"), size, latent_frames=frames, height=height, width=width, patch_size=patch
-        ).to(self.device)
-        return self.noised(encoded, t_B, draws)
+        return self.noised(encoded, self.draw_times(draws, encoded), draws)
 
-    def encode(self, batch: Batch, draws: Draws, *, drop_captions: bool = True) -> Encoded:
-        """Return what does not depend on the time; captions are left out as often as the recipe says, or never."""
-        x_0_BCTHW, cond_BCTHW = self._encode(batch, draws)
-        features = batch.features or self.features(batch.text)
-        txt_BLD, y_vec_BD = self._dropped(features, draws) if drop_captions else (features.t5, features.clip)
-        return Encoded(x_0_BCTHW, cond_BCTHW, txt_BLD, y_vec_BD)
-
-    def noised(self, encoded: Encoded, t_B: Tensor, draws: Draws) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the denoiser's inputs at the times `t_B`, and the velocity it should give."""
-        recipe, patch = self.recipe, self.recipe.model.patch_size
-        size, (frames, height, width) = len(encoded.latents), encoded.latents.shape[2:]
-        x_0_BND = pack(encoded.latents, patch)
-        noise_BND = torch.randn(x_0_BND.shape, generator=draws.generator("noise")).to(self.device)
-        inputs = {
-            "img_BND": add_noise(x_0_BND, noise_BND, t_B, recipe.diffusion.sigma_min),
-            "img_ids_BN3": image_ids(frames, height, width, patch, batch=size, device=self.device),
-            "txt_BLD": encoded.tokens,
-            "txt_ids_BL3": text_ids(encoded.tokens.shape[1], batch=size, device=self.device),
-            "timesteps_B": t_B,
-            "y_vec_BD": encoded.vector,
-        }
-        if encoded.condition is not None:
-            inputs["cond_BND"] = pack(encoded.condition, patch)
-        if recipe.model.guidance_embed:
-            inputs["guidance_B"] = torch.full((size,), recipe.diffusion.guidance, device=self.device)
-        return inputs, velocity_target(x_0_BND, noise_BND, recipe.diffusion.sigma_min)
+    def features(self, captions: list[str]) -> TextFeatures:
+        """Return what the text encoders make of captions."""
+        assert self.text is not None, "captions are cached, and this batch came without their features"
+        return self.text(captions).to(self.device)
 
     @contextmanager
     def with_autoencoder(self) -> Iterator[None]:
@@ -150,11 +154,21 @@ class DenoiserObjective:
         """Have the text encoders inside, also where a run from caches goes without them."""
         kept = self.text
         if self.text is None:
-            self.text = build_text_encoders(self.recipe.text, DTYPES[self.recipe.dtype], self.device)
+            self.text = self._text_encoders()
         try:
             yield
         finally:
             self.text = kept
+
+    def _prepare(self, batch: Batch, draws: Draws) -> Noised:
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            noised = self.prepare(batch, draws)
+        set_dropout_key(self.module, draws.generator("adapter dropout").initial_seed())
+        return noised
+
+    def _text_encoders(self) -> "TextEncoders":
+        recipe = self.recipe
+        return build_text_encoders(recipe.text, recipe.model.texts, DTYPES[recipe.dtype], self.device)
 
     def _frozen_autoencoder(self, device: torch.device) -> Autoencoder:
         recipe = self.recipe
@@ -162,32 +176,13 @@ class DenoiserObjective:
             recipe.ae, recipe.ae.from_pretrained, seed=recipe.seed, dtype=DTYPES[recipe.dtype], device=device
         )
 
-    def _encode(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor | None]:
-        """Return fp32 latents, and the visual condition if the denoiser takes one."""
-        posterior, cached = draws.generator("posterior"), batch.latents
+    def _empty_caption(self) -> TextFeatures:
+        if self._cached_text is not None:
+            return self._cached_text.captions([""]).to(self.device)
+        return self.features([""])
 
-        def latents(moments_BMTHW: Tensor) -> Tensor:
-            return self.ae.latents(moments_BMTHW, generator=posterior).float()
-
-        def encode(x_BCTHW: Tensor) -> Tensor:
-            return latents(self._moments(x_BCTHW))
-
-        video_BCTHW = batch.video.to(DTYPES[self.recipe.dtype])
-        if not self.recipe.model.cond_embed:
-            return latents(cached.moments) if cached else encode(video_BCTHW), None
-        stride, causal = self.ae.strides[0], self.ae.causal
-        latent_frames = cached.moments.shape[2] if cached else self.ae.latent_size(*video_BCTHW.shape[2:])[0]
-        uniform_B = torch.rand(len(batch.rows), generator=draws.generator("condition"))
-        names = pick_conditions(self.recipe.condition.weights(), uniform_B, latent_frames, time_stride=stride)
-        if cached:
-            return condition_of_latents(
-                latents(cached.moments),
-                names,
-                lambda cuts: latents(cached.of_cuts(cuts)),
-                time_stride=stride,
-                causal=causal,
-            )
-        return training_condition(video_BCTHW, names, encode, time_stride=stride, causal=causal)
+    def _pixels(self, batch: Batch) -> Tensor:
+        return batch.video.to(DTYPES[self.recipe.dtype])
 
     def _moments(self, x_BCTHW: Tensor) -> Tensor:
         """Encode clips; where memory runs out and the recipe allows it, each half by itself. Nothing is drawn here."""
@@ -199,21 +194,6 @@ class DenoiserObjective:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return torch.cat([self._moments(half_BCTHW) for half_BCTHW in x_BCTHW.tensor_split(2)])
-
-    def _dropped(self, features: CachedText, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Return T5 tokens and CLIP vectors, some of them replaced by those of the empty caption."""
-        ratio, size = self.recipe.dropout_ratio, len(features.clip)
-        drop_t5_B = torch.rand(size, generator=draws.generator("drop t5"))
-        drop_clip_B = torch.rand(size, generator=draws.generator("drop clip"))
-        return (
-            drop_text(features.t5, self._null_t5_1LD, drop_t5_B, ratio.t5),
-            drop_text(features.clip, self._null_clip_1D, drop_clip_B, ratio.clip),
-        )
-
-    def features(self, captions: list[str]) -> CachedText:
-        """Return what the text encoders make of captions."""
-        assert self.text is not None, "captions are cached, and this batch came without their features"
-        return CachedText(self.text.t5(captions), self.text.clip(captions))
 
     def _hits(self, batch: Batch) -> dict[str, Tensor]:
         """Return how much of the batch came from caches, where the rest is encoded: a run shows what it does."""

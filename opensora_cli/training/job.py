@@ -20,11 +20,13 @@ from opensora_cli.training import run_folder
 from opensora_cli.training.boards import wandb_module
 from opensora_cli.training.checkpoint import Checkpoints
 from opensora_cli.training.denoise_objective import DenoiserObjective
+from opensora_cli.training.latent_objective import LatentObjective
 from opensora_cli.training.looks import Look
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.objective import Objective
 from opensora_cli.training.run_folder import RunFolder
 from opensora_cli.training.samples import training_samples
+from opensora_cli.training.token_objective import TokenObjective
 from opensora_cli.training.trainer import Trainer
 from opensora_cli.training.vae_objective import VaeObjective
 from opensora_cli.training.validation import reconstruction_look
@@ -32,6 +34,7 @@ from opensora_cli.training.validation_loss import validation_loss
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.compiled import compile_blocks
 from opensora_models.discriminator.model import PatchDiscriminator3D
+from schemas.denoiser import MMDiTConfig
 from schemas.errors import OsoraError
 from schemas.recipes import TrainRecipe, VaeTrainRecipe
 from schemas.resolve import Resolved
@@ -161,7 +164,11 @@ def make_objective(recipe: Trainable, process: Process, cached: CachedInputs | N
     """Build the modules that the recipe trains, and those it needs for that."""
     match recipe:
         case TrainRecipe():
-            return DenoiserObjective(recipe, process.device, cached)
+            match recipe.model:
+                case MMDiTConfig():
+                    return TokenObjective(recipe, process.device, cached)
+                case _:
+                    return LatentObjective(recipe, process.device, cached)
         case VaeTrainRecipe():
             return VaeObjective(recipe, process.device)
 

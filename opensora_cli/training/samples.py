@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from opensora_cli.distributed.layout import Layout
 from opensora_cli.distributed.process import DTYPES, Process
 from opensora_cli.sampling.contact_sheet import draw_contact_sheet
-from opensora_cli.sampling.denoise import EncodedText
 from opensora_cli.sampling.generate import Generator, generate
 from opensora_cli.sampling.prompts import full_prompt
 from opensora_cli.sampling.saving import to_frames
@@ -15,6 +14,8 @@ from opensora_cli.training.checkpoint import TrainState
 from opensora_cli.training.denoise_objective import DenoiserObjective
 from opensora_cli.training.looks import at_rest, shared_out
 from opensora_cli.training.metrics import Metrics
+from opensora_models.conditions import conditions_of
+from opensora_models.text.features import TextFeatures
 
 
 class _Autocast(nn.Module):
@@ -24,6 +25,11 @@ class _Autocast(nn.Module):
         super().__init__()
         self.module = module
         self.device, self.dtype = device, dtype
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """What a denoiser of latents takes."""
+        return conditions_of(self.module)
 
     def forward(self, **inputs: Tensor | None) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -35,7 +41,7 @@ class TrainingSamples:
     """Prompts of the recipe, encoded and waiting in host memory, and the denoiser that makes clips of them."""
 
     def __init__(
-        self, objective: DenoiserObjective, texts: list[EncodedText], negative: EncodedText, process: Process
+        self, objective: DenoiserObjective, texts: list[TextFeatures], negative: TextFeatures, process: Process
     ) -> None:
         self.objective = objective
         self.texts, self.negative = texts, negative
@@ -67,15 +73,11 @@ class TrainingSamples:
             self.sampling,
             self.size,
             [self.config.seed + number],
-            _on(self.texts[number], device),
-            _on(self.negative, device),
+            self.texts[number].to(device),
+            self.negative.to(device),
             [None],
         )
         return torch.from_numpy(to_frames(clips.video[0]))
-
-
-def _on(text: EncodedText, device: torch.device) -> EncodedText:
-    return EncodedText(text.tokens.to(device), text.vector.to(device))
 
 
 @torch.no_grad()
@@ -86,9 +88,8 @@ def training_samples(objective: DenoiserObjective, process: Process) -> Training
         return None
     sampling = config.sampling()
 
-    def encoded(prompt: str) -> EncodedText:
-        features = objective.features([prompt]).to("cpu")
-        return EncodedText(features.t5, features.clip)
+    def encoded(prompt: str) -> TextFeatures:
+        return objective.features([prompt]).to("cpu")
 
     with objective.with_text_encoders():
         texts = [encoded(full_prompt(prompt, sampling)) for prompt in config.prompts]

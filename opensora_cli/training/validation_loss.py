@@ -17,7 +17,6 @@ from opensora_cli.training.draws import Draws
 from opensora_cli.training.held_out import held_out_clips
 from opensora_cli.training.looks import at_rest
 from opensora_cli.training.metrics import Metrics
-from opensora_models.diffusion.rectified_flow import flow_loss
 
 _NO_UPDATE = -1  # the draws belong to the clip alone; updates of training count from 0
 
@@ -54,10 +53,9 @@ class ValidationLoss:
         draws = Draws(objective.recipe.seed, _NO_UPDATE, number, 0)
         losses = []
         for part in range(bins):
-            t_B = torch.full((1,), (part + 0.5) / bins, device=device)
-            inputs, target_BND = objective.noised(encoded, t_B, draws)
+            noised = objective.noised(encoded, objective.fixed_times((part + 0.5) / bins, 1), draws)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses.append(flow_loss(objective.module(**inputs), target_BND))
+                losses.append(objective.judge(objective.module(**noised.inputs), noised.truth))
         return torch.stack(losses).cpu()
 
 

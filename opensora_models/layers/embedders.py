@@ -40,7 +40,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class SizeEmbedder(TimestepEmbedder):
-    """One `TimestepEmbedder` for each of several numbers (PixArt-alpha, section 2.3, after SDXL)."""
+    """One `TimestepEmbedder` for each of several numbers (SDXL, section 2.2)."""
 
     def forward(self, sizes_BN: Tensor) -> Tensor:
         """Return (B, N * hidden): the embedded numbers one after the other."""
@@ -68,9 +68,10 @@ class CaptionEmbedder(nn.Module):
                 f"text_BLD has {length} tokens, and the null caption {len(self.y_embedding)}: "
                 "encode text with the `model_max_length` of the model."
             )
-        text_BLD = text_BLD.to(self.y_embedding.dtype)
+        dtype = self.y_proj.fc1.weight.dtype  # the buffer's own stays as it is where weights are gathered in bf16
+        text_BLD = text_BLD.to(dtype)
         if drop_B is not None:
-            text_BLD = torch.where(drop_B[:, None, None], self.y_embedding[:length], text_BLD)
+            text_BLD = torch.where(drop_B[:, None, None], self.y_embedding[:length].to(dtype), text_BLD)
         return self.y_proj(text_BLD)
 
 

@@ -1,7 +1,8 @@
 """The attention, MLP and modulation that the denoisers of Open-Sora 1.x are made of.
 
-N sequences (clips, frames of clips, or places in a frame), L tokens of a sequence, D width, H heads, K features of a head,
-F frames that have a condition of their own, or 1. Attribute names are the keys of the published checkpoints.
+B batch, T frames, S tokens of a frame, N sequences (clips, frames of clips, or places in a frame), L tokens of a sequence,
+D width, H heads, K features of a head, F frames that have a condition of their own, or 1. Attribute names are the keys of the
+published checkpoints.
 """
 
 from collections.abc import Callable
@@ -30,6 +31,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def vectors(table_VD: Tensor, cond_BFVD: Tensor, dtype: torch.dtype) -> list[Tensor]:
     """Return V vectors (B, F, 1, D), each a learned one plus the condition's (PixArt-alpha's adaLN-single, section 2.3)."""
     return list((table_VD + cond_BFVD).to(dtype)[:, :, :, None].unbind(2))
+
+
+def by_frame(denoised_B1D: Tensor, given_B1D: Tensor, x_mask_BT: Tensor | None) -> Tensor:
+    """Return the condition (B, F, D): of frames that are denoised, and of those that are given; F is 1 without a mask."""
+    return denoised_B1D if x_mask_BT is None else torch.where(x_mask_BT[:, :, None], denoised_B1D, given_B1D)
 
 
 def rotation(length: int, dim: int, device: torch.device | None = None, theta: float = 10_000.0) -> Tensor:
@@ -88,6 +94,23 @@ class SelfAttention(nn.Module):
         return self.proj(self.attention(q.to(v.dtype), k.to(v.dtype), v).flatten(-2))
 
 
+class SpatialAttention(SelfAttention):
+    """Attention among the tokens of each frame."""
+
+    def forward(self, x_BTSD: Tensor) -> Tensor:
+        """Return (B, T, S, D)."""
+        return super().forward(x_BTSD.flatten(0, 1)).view_as(x_BTSD)
+
+
+class TemporalAttention(SelfAttention):
+    """Attention among the frames at each place."""
+
+    def forward(self, x_BTSD: Tensor, rotation_L1K2: Tensor | None = None) -> Tensor:
+        """Return (B, T, S, D)."""
+        x_BSTD = x_BTSD.transpose(1, 2)
+        return super().forward(x_BSTD.flatten(0, 1), rotation_L1K2).view(x_BSTD.shape).transpose(1, 2)
+
+
 class CrossAttention(nn.Module):
     """Attention from latent tokens to the text of their clip."""
 
@@ -128,7 +151,22 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(dim, out_dim)
         self.scale_shift_table = nn.Parameter(torch.randn(2, dim) / dim**0.5)
 
-    def forward(self, x_BTSD: Tensor, cond_BFD: Tensor) -> Tensor:
-        """Return (B, T, S, out_dim); F is T or 1."""
-        shift, scale = vectors(self.scale_shift_table, cond_BFD[:, :, None], x_BTSD.dtype)
-        return self.linear(modulate(x_BTSD, shift, scale))
+    def forward(
+        self,
+        x_BTSD: Tensor,
+        cond_B1D: Tensor,
+        given_B1D: Tensor | None = None,
+        x_mask_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Return (B, T, S, out_dim). Frames whose mask is false follow `given_B1D`.
+
+        Those are modulated a second time, on top of the first, as the published weights were trained: nothing reads them
+        in sampling or in a loss with the mask, but a loss without it would.
+        """
+        x_BTSD = self._modulated(x_BTSD, cond_B1D)
+        if given_B1D is not None and x_mask_BT is not None:
+            x_BTSD = torch.where(x_mask_BT[:, :, None, None], x_BTSD, self._modulated(x_BTSD, given_B1D))
+        return self.linear(x_BTSD)
+
+    def _modulated(self, x_BTSD: Tensor, cond_B1D: Tensor) -> Tensor:
+        return modulate(x_BTSD, *vectors(self.scale_shift_table, cond_B1D[:, :, None], x_BTSD.dtype))

@@ -3,13 +3,20 @@
 T, R, C frames, rows and columns of patches; S = R * C tokens of a frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 Patch = tuple[int, int, int]
+Tokens = Callable[[Tensor], Tensor]
+"""What stands around a denoiser's blocks: from tokens (B, T, S, D) to those of this process, and back."""
+
+
+def same(x_BTSD: Tensor) -> Tensor:
+    """Return the tokens as they are."""
+    return x_BTSD
 
 
 def patch_grid(size: Sequence[int], patch: Patch) -> tuple[int, int, int]:

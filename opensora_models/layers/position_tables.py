@@ -41,3 +41,14 @@ def sincos_2d(
     row_RF = sincos_1d(dim // 2, coordinates(rows, scale, base_size, device))
     halves = [column_CF[None].expand(rows, -1, -1), row_RF[:, None].expand(-1, columns, -1)]
     return torch.cat(halves, -1).flatten(0, 1)
+
+
+def resolution_table(
+    dim: int, rows: int, columns: int, height_B: Tensor, width_B: Tensor, input_sq_size: int
+) -> Tensor:
+    """Return the table (rows * columns, dim) of v1.1 and v1.2, for the first clip's size in pixels.
+
+    The side of a square of as many tokens is stretched over `input_sq_size` pixels.
+    """
+    scale = (height_B[0] * width_B[0]).double().sqrt() / input_sq_size
+    return sincos_2d(dim, rows, columns, scale, round((rows * columns) ** 0.5), height_B.device)

@@ -10,17 +10,23 @@ SMALL_STD = 0.02
 
 def start_linear(model: nn.Module) -> None:
     """Draw linear layers and patch embeddings as Xavier's, without bias, and small ones for time, sizes and captions."""
+    start_xavier(model)
     for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, PatchEmbed):  # as the linear map that it is
+        if isinstance(module, PatchEmbed):  # as the linear map that it is
             nn.init.xavier_uniform_(module.proj.weight.flatten(1))
     for module in model.modules():
         if isinstance(module, TimestepEmbedder):
             start_small(module.mlp[0], module.mlp[2])
         elif isinstance(module, CaptionEmbedder):
             start_small(module.y_proj.fc1, module.y_proj.fc2)
+
+
+def start_xavier(model: nn.Module) -> None:
+    """Draw linear layers by Xavier's rule, without bias."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
 
 
 def start_small(*layers: nn.Module) -> None:

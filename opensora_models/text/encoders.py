@@ -7,14 +7,16 @@ safetensors, or PyTorch's own files read without unpickling objects (the publish
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedModel, T5EncoderModel
 from transformers.utils.logging import disable_progress_bar
 
+from opensora_models.text.features import TextFeatures
 from schemas.errors import OsoraError
+from schemas.text import TextPart
 
 
 class T5Encoder(nn.Module):
@@ -59,11 +61,33 @@ class ClipEncoder(nn.Module):
         return self.model(input_ids=ids_BL).pooler_output
 
 
-class TextEncoders(NamedTuple):
-    """The two encoders of a caption."""
+class TextEncoders:
+    """Those encoders of captions that a denoiser needs: they give the `parts` of `TextFeatures`."""
 
-    t5: T5Encoder
-    clip: ClipEncoder
+    def __init__(self, parts: Sequence[TextPart], t5: T5Encoder | None, clip: ClipEncoder | None) -> None:
+        self.parts = parts
+        self.t5 = t5
+        self.clip = clip
+
+    def __call__(self, texts: Sequence[str]) -> TextFeatures:
+        """Encode captions. Raises OsoraError for one that is no class, where classes are wanted."""
+        found: dict[str, Tensor] = {}
+        if self.t5 is not None:
+            found["t5"], found["t5_mask"] = self.t5.encode(texts)
+        if self.clip is not None:
+            found["clip"] = self.clip(texts)
+        if "labels" in self.parts:
+            found["labels"] = _class_numbers(texts)
+        return TextFeatures({part: found[part] for part in self.parts})
+
+
+def _class_numbers(texts: Sequence[str]) -> Tensor:
+    wrong = next((text for text in texts if not (text.strip().isascii() and text.strip().isdecimal())), None)
+    if wrong is not None:
+        raise OsoraError(
+            f"caption {wrong!r}: this denoiser takes classes. Write the number of a class, counted from 0."
+        )
+    return torch.tensor([int(text) for text in texts])
 
 
 def _token_ids(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tensor:

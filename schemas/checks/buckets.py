@@ -91,8 +91,7 @@ def resolutions_differ(recipe: ClipsRecipe) -> Iterator[Finding]:
 )
 def frames_hold_a_token(recipe: ClipsRecipe | SampleRecipe) -> Iterator[Finding]:
     """A resolution has at least as many pixels as one token covers."""
-    patch = recipe.model.patch_size if isinstance(recipe, (TrainRecipe, SampleRecipe)) else 1
-    side = recipe.ae.spatial_compression_ratio * patch
+    side = recipe.pixels_per_token
     named = [(("buckets", name), name) for name in recipe.buckets] if isinstance(recipe, ClipsRecipe) else []
     if isinstance(recipe, SampleRecipe) and recipe.sampling.resolution is not None:
         named = [(("sampling", "resolution"), recipe.sampling.resolution)]

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator
 
 from schemas.checks.frames import frames_advice
+from schemas.checks.model import why_no_frames
 from schemas.checks.registry import Finding, rule
+from schemas.denoiser import MMDiTConfig
 from schemas.recipes import ClipsRecipe, TrainRecipe
 
 RESOLUTION = re.compile(r"[1-9][0-9]*(px|p)(_max|_ar[0-9]+(\.[0-9]+)?:[0-9]+(\.[0-9]+)?)?")
@@ -116,11 +118,11 @@ def buckets_are_causal(recipe: ClipsRecipe) -> Iterator[Finding]:
 def conditions_have_an_input(recipe: TrainRecipe) -> Iterator[Finding]:
     """A weight other than t2v's needs model.cond_embed."""
     names = [name for name in recipe.condition.weights() if name != "t2v"]
-    if names and not recipe.model.cond_embed:
-        name = names[0]
+    if names and not (isinstance(recipe.model, MMDiTConfig) and recipe.model.takes_frames):
+        name, (key, why) = names[0], why_no_frames(recipe.model)
         weight = recipe.condition.weights()[name]
-        message = f"condition.{name} = {weight}, but model.cond_embed = false: the model takes no frames."
-        yield Finding((("condition", name), ("model", "cond_embed")), message)
+        how = "is given frames by [mask_ratios] instead" if recipe.model.takes_frames else "takes no frames"
+        yield Finding((("condition", name), key), f"condition.{name} = {weight}, but {why}: the model {how}.")
 
 
 @rule(

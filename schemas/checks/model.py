@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from schemas.autoencoder import AutoencoderConfig, HunyuanVAEConfig
 from schemas.checks.registry import Finding, Key, rule
-from schemas.denoiser import DenoiserConfig
+from schemas.denoiser import DenoiserConfig, LatentDenoiser, MMDiTConfig
 from schemas.recipes import ClipsRecipe, SampleRecipe, TrainRecipe
 
 Diffusing = TrainRecipe | SampleRecipe
@@ -16,6 +16,13 @@ def denoisers(recipe: Diffusing) -> Iterator[tuple[Key, DenoiserConfig, Key, Aut
     if isinstance(recipe, SampleRecipe) and recipe.t2i2v is not None:
         above = "t2i2v"
         yield (above, "img_flux"), recipe.t2i2v.img_flux, (above, "img_flux_ae"), recipe.t2i2v.img_flux_ae
+
+
+def why_no_frames(model: DenoiserConfig) -> tuple[Key, str]:
+    """Return the key by which a denoiser takes no frames of a reference, and what it says."""
+    if isinstance(model, MMDiTConfig):
+        return ("model", "cond_embed"), "model.cond_embed = false"
+    return ("model", "type"), f'model.type = "{model.type}"'
 
 
 def autoencoders(recipe: ClipsRecipe | SampleRecipe) -> Iterator[tuple[Key, AutoencoderConfig]]:
@@ -74,6 +81,8 @@ def heads_divide_the_width(recipe: Diffusing) -> Iterator[Finding]:
 def axes_fill_the_head(recipe: Diffusing) -> Iterator[Finding]:
     """axes_dim adds up to the head width, each number even and above 0."""
     for at, model, _, _ in denoisers(recipe):
+        if not isinstance(model, MMDiTConfig):
+            continue
         axes, width, heads = model.axes_dim, model.hidden_size, model.num_heads
         said, key = f"{'.'.join(at)}.axes_dim = {list(axes)}", (*at, "axes_dim")
         if any(axis <= 0 or axis % 2 for axis in axes):
@@ -89,8 +98,8 @@ def axes_fill_the_head(recipe: Diffusing) -> Iterator[Finding]:
     "OSR103",
     TrainRecipe,
     SampleRecipe,
-    reason="A token of the denoiser holds patch_size x patch_size latent pixels of the autoencoder.",
-    fix="Make model.in_channels equal to ae.latent_channels x model.patch_size^2.",
+    reason="The denoiser takes the autoencoder's latents: MMDiT a token of patch_size x patch_size pixels, others one pixel.",
+    fix="Make model.in_channels equal to ae.latent_channels, for MMDiT times model.patch_size^2.",
     wrong="""
         _base_ = "stage1"
         [model]
@@ -103,8 +112,11 @@ def axes_fill_the_head(recipe: Diffusing) -> Iterator[Finding]:
     """,
 )
 def token_holds_a_patch(recipe: Diffusing) -> Iterator[Finding]:
-    """in_channels = latent channels x patch_size^2."""
+    """in_channels = latent channels, for MMDiT x patch_size^2."""
     for at, model, ae_at, ae in denoisers(recipe):
+        if not isinstance(model, MMDiTConfig):
+            yield from _takes_a_pixel(at, model, ae_at, ae)
+            continue
         given, channels, patch = model.in_channels, ae.latent_channels, model.patch_size
         needed = channels * patch**2
         if given != needed:
@@ -112,6 +124,14 @@ def token_holds_a_patch(recipe: Diffusing) -> Iterator[Finding]:
             message = f"{'.'.join(at)}.in_channels = {given}, but a token holds {token} features."
             keys = ((*at, "in_channels"), (*ae_at, "latent_channels"), (*at, "patch_size"), (*ae_at, "type"))
             yield Finding(keys, message, f"Use {'.'.join(at)}.in_channels = {needed}.")
+
+
+def _takes_a_pixel(at: Key, model: LatentDenoiser, ae_at: Key, ae: AutoencoderConfig) -> Iterator[Finding]:
+    if model.in_channels != ae.latent_channels:
+        ours, theirs = ".".join((*at, "in_channels")), ".".join((*ae_at, "latent_channels"))
+        message = f"{ours} = {model.in_channels}, but {theirs} = {ae.latent_channels}."
+        keys = ((*at, "in_channels"), (*ae_at, "latent_channels"), (*ae_at, "type"))
+        yield Finding(keys, message, f"Use {ours} = {ae.latent_channels}, or the autoencoder that it was made for.")
 
 
 @rule(

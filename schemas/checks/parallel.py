@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from schemas.checks.model import denoisers
 from schemas.checks.registry import Finding, rule
+from schemas.denoiser import MMDiTConfig
 from schemas.parallel import ParallelConfig, SamplingParallelConfig
 from schemas.recipes import RunRecipe, SampleRecipe, TrainRecipe
 
@@ -140,6 +141,8 @@ def heads_can_be_shared_out(recipe: TrainRecipe | SampleRecipe) -> Iterator[Find
 )
 def every_stage_has_a_block(recipe: TrainRecipe | SampleRecipe) -> Iterator[Finding]:
     """pp_size is at most the number of blocks."""
+    if not isinstance(recipe.model, MMDiTConfig):
+        return
     stages, blocks = recipe.parallel.pp_size, recipe.model.depth + recipe.model.depth_single_blocks
     if stages > max(1, blocks):
         message = f"parallel.pp_size = {stages}, but the denoiser has depth + depth_single_blocks = {blocks} blocks."

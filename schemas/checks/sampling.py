@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from schemas.checks.data import FRAMES_SHOWN, RESOLUTION
 from schemas.checks.frames import frames_advice
+from schemas.checks.model import why_no_frames
 from schemas.checks.registry import Finding, rule
 from schemas.recipes import SampleRecipe
 
@@ -63,7 +64,7 @@ def height_goes_with_width(recipe: SampleRecipe) -> Iterator[Finding]:
             f"sampling.{given[0]} is given without sampling.{other}.",
             f"Add {other}, or leave {given[0]} out.",
         )
-    side = recipe.ae.spatial_compression_ratio * recipe.model.patch_size
+    side = recipe.pixels_per_token
     for name in given:
         size = sizes[name] or 0
         if size % side:
@@ -121,9 +122,10 @@ def resolution_is_known(recipe: SampleRecipe) -> Iterator[Finding]:
 )
 def condition_has_an_input(recipe: SampleRecipe) -> Iterator[Finding]:
     """A cond_type other than t2v needs model.cond_embed."""
-    if recipe.sampling.cond_type != "t2v" and not recipe.model.cond_embed:
-        message = f'sampling.cond_type = "{recipe.sampling.cond_type}", but model.cond_embed = false: the model takes no frames.'
-        yield Finding((("sampling", "cond_type"), ("model", "cond_embed")), message)
+    if recipe.sampling.cond_type != "t2v" and not recipe.model.takes_frames:
+        key, why = why_no_frames(recipe.model)
+        message = f'sampling.cond_type = "{recipe.sampling.cond_type}", but {why}: the model takes no frames.'
+        yield Finding((("sampling", "cond_type"), key), message)
 
 
 @rule(
@@ -251,9 +253,9 @@ def flow_shift_goes_with_shift(recipe: SampleRecipe) -> Iterator[Finding]:
 )
 def the_first_frame_has_an_input(recipe: SampleRecipe) -> Iterator[Finding]:
     """[t2i2v] needs model.cond_embed."""
-    if recipe.t2i2v is not None and not recipe.model.cond_embed:
-        message = "[t2i2v] makes a first frame, but model.cond_embed = false: the model takes no frames."
-        yield Finding((("t2i2v",), ("model", "cond_embed")), message)
+    if recipe.t2i2v is not None and not recipe.model.takes_frames:
+        key, why = why_no_frames(recipe.model)
+        yield Finding((("t2i2v",), key), f"[t2i2v] makes a first frame, but {why}: the model takes no frames.")
 
 
 @rule(

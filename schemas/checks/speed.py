@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from schemas.checks.registry import Finding, rule
+from schemas.denoiser import MMDiTConfig
 from schemas.recipes import RunRecipe, SampleRecipe, VaeTrainRecipe
 
 
@@ -136,6 +137,9 @@ def step_caches_see_whole_clips(recipe: SampleRecipe) -> Iterator[Finding]:
     if recipe.parallel.sp_size > 1:
         message = f"sampling.cache_threshold = {threshold} with parallel.sp_size = {recipe.parallel.sp_size}."
         yield Finding((("sampling", "cache_threshold"), ("parallel", "sp_size")), message)
-    if not recipe.model.depth:
+    if not isinstance(recipe.model, MMDiTConfig):
+        message = f'sampling.cache_threshold = {threshold}, but model.type = "{recipe.model.type}": only MMDiT has a step cache.'
+        yield Finding((("sampling", "cache_threshold"), ("model", "type")), message)
+    elif not recipe.model.depth:
         message = f"sampling.cache_threshold = {threshold}, but model.depth = 0: there is no double block."
         yield Finding((("sampling", "cache_threshold"), ("model", "depth")), message)

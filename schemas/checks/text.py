@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from schemas.checks.model import denoisers
 from schemas.checks.registry import Finding, rule
+from schemas.denoiser import DenoiserConfig, MMDiTConfig
 from schemas.recipes import SampleRecipe, TrainRecipe
 
 Diffusing = TrainRecipe | SampleRecipe
@@ -15,7 +16,19 @@ CLIP_WIDTHS = {
     "clip-vit-large-patch14-336": 768,
 }
 """Widths of published encoders, by the last part of their name; an encoder of one's own is not known here."""
+WIDTHS = {"t5": T5_WIDTHS, "clip": CLIP_WIDTHS}
 CLIP_TOKENS = 77
+
+
+def _text_inputs(model: DenoiserConfig) -> Iterator[tuple[str, int, str]]:
+    """Yield the key and value of every width that a denoiser has for text, and the encoder that gives it."""
+    if isinstance(model, MMDiTConfig):
+        yield "context_in_dim", model.context_in_dim, "t5"
+        yield "vec_in_dim", model.vec_in_dim, "clip"
+        return
+    for part in model.texts:
+        if part in WIDTHS:
+            yield "caption_channels", model.caption_channels, part
 
 
 @rule(
@@ -36,13 +49,11 @@ CLIP_TOKENS = 77
     """,
 )
 def text_is_as_wide_as_the_model_takes(recipe: Diffusing) -> Iterator[Finding]:
-    """context_in_dim is T5's width and vec_in_dim CLIP's, for encoders whose width is known."""
+    """context_in_dim is T5's width, vec_in_dim CLIP's, caption_channels that of what is read; for encoders that are known."""
     for at, model, _, _ in denoisers(recipe):
-        inputs = (
-            ("context_in_dim", model.context_in_dim, "t5", recipe.text.t5.from_pretrained, T5_WIDTHS),
-            ("vec_in_dim", model.vec_in_dim, "clip", recipe.text.clip.from_pretrained, CLIP_WIDTHS),
-        )
-        for key, given, encoder, name, widths in inputs:
+        names = {"t5": recipe.text.t5.from_pretrained, "clip": recipe.text.clip.from_pretrained}
+        for key, given, encoder in _text_inputs(model):
+            name, widths = names[encoder], WIDTHS[encoder]
             width = widths.get(name.rstrip("/").rsplit("/", 1)[-1])
             if width is not None and width != given:
                 ours = ".".join((*at, key))

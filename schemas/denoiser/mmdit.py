@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from schemas.base import Schema, cost
+from schemas.text import TextPart
 
 
 class MMDiTConfig(Schema):
@@ -103,3 +104,18 @@ class MMDiTConfig(Schema):
         description="Latent pixels per side of a token.",
         json_schema_extra=cost("breaks_resume", "changes_memory"),
     )
+
+    @property
+    def patch_side(self) -> int:
+        """Latent pixels of a token's side."""
+        return self.patch_size
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether some frames of a clip may be given."""
+        return self.cond_embed
+
+    @property
+    def texts(self) -> tuple[TextPart, ...]:
+        """What it takes of a caption."""
+        return ("t5", "clip")

@@ -10,9 +10,9 @@ from opensora_cli.data.loader import Batch, build_loader
 from opensora_cli.data.position import History
 from opensora_cli.distributed.process import Process
 from opensora_cli.training.checkpoint import Checkpoints
-from opensora_cli.training.denoise_objective import DenoiserObjective
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.run_folder import RunFolder
+from opensora_cli.training.token_objective import TokenObjective
 from opensora_cli.training.trainer import Trainer
 from schemas.recipes import TrainRecipe
 from schemas.resolve import resolve
@@ -45,7 +45,7 @@ class Losses:
     def note(self, text: str) -> None: ...
 
 
-def give_unit_latents(objective: DenoiserObjective, batch: Batch) -> None:
+def give_unit_latents(objective: TokenObjective, batch: Batch) -> None:
     """Make the untrained autoencoder like a trained one: latents of unit size that say nearly all by their mean."""
     ae = objective.ae
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_the_tiny_model_learns_four_clips_by_heart(tmp_path: Path) -> None:
     process = Process(0, 1, torch.device("cpu"))
     metrics = Metrics(run, losses, rank=0, log_every=50, tensorboard=False)
     checkpoints = Checkpoints(run.checkpoints, recipe.checkpoint, torch.float32)
-    objective = DenoiserObjective(recipe, process.device)
+    objective = TokenObjective(recipe, process.device)
     give_unit_latents(objective, batch)
     Trainer(recipe, objective, CachedBatch(batch), checkpoints, metrics, process).fit()  # type: ignore[arg-type]
     first, last = sum(losses.values[:5]) / 5, sum(losses.values[-20:]) / 20

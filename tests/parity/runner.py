@@ -16,8 +16,8 @@ from tests.parity.case import Case, Tolerance
 
 FAMILIES = (
     *("mmdit", "hunyuan_vae", "dc_ae", "autoencoder_2d", "losses", "keys", "sampling", "train", "data", "text"),
-    *("layers",),
-    *("dit", "latte", "pixart"),
+    *("layers", "stdit3", "stdit2", "stdit", "dit", "latte", "pixart", "vae"),
+    *("rflow", "iddpm", "dpm_solver", "inference"),
 )
 """Families that osora builds; each has a module of that name beside this file, in families/."""
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from opensora_cli.sampling.denoise import EncodedText
 from opensora_cli.sampling.generate import Generator
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.mmdit.model import MMDiT
+from opensora_models.text.features import TextFeatures
 from schemas.autoencoder import HunyuanVAEConfig
 from schemas.denoiser import MMDiTConfig
 
@@ -61,10 +61,8 @@ def models(config: MMDiTConfig = MODEL) -> Generator:
     return Generator(denoiser(config), randomised(HunyuanVAE(AUTOENCODER), 2), config)
 
 
-def text(rows: int, seed: int) -> EncodedText:
+def text(rows: int, seed: int) -> TextFeatures:
     """Rows that do not depend on how many there are."""
     draws = [torch.Generator().manual_seed(seed + row) for row in range(rows)]
-    return EncodedText(
-        torch.stack([torch.randn(3, 12, generator=draw) for draw in draws]),
-        torch.stack([torch.randn(8, generator=draw) for draw in draws]),
-    )
+    tokens = torch.stack([torch.randn(3, 12, generator=draw) for draw in draws])
+    return TextFeatures({"t5": tokens, "clip": torch.stack([torch.randn(8, generator=draw) for draw in draws])})

@@ -11,7 +11,7 @@ from opensora_cli.data.loader import Batch
 from opensora_cli.distributed.layout import Layout
 from opensora_cli.distributed.process import Process
 from opensora_cli.training.backward import Backward
-from opensora_cli.training.denoise_objective import DenoiserObjective
+from opensora_cli.training.token_objective import TokenObjective
 from schemas.errors import OsoraError
 from schemas.recipes import TrainRecipe
 from schemas.resolve import resolve
@@ -43,7 +43,7 @@ class Run:
     """Two micro-batches of one update."""
 
     def __init__(self, config: TrainRecipe) -> None:
-        self.objective = DenoiserObjective(config, CPU)
+        self.objective = TokenObjective(config, CPU)
         torch.nn.init.normal_(
             self.objective.module.cond_in.weight, std=0.02, generator=torch.Generator().manual_seed(0)
         )

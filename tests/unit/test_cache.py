@@ -81,11 +81,11 @@ def test_training_from_the_cache_is_training_without_it_bit_for_bit(copy: Path, 
             assert batches[1].latents and batches[1].features and not batches[1].video.numel()
             draws = Draws(3, epoch, number, 0)
             with torch.no_grad():  # as `loss` encodes
-                (want, target), (got, same) = (o.prepare(b, draws) for o, b in zip(objectives, batches, strict=True))
-            assert want.keys() == got.keys()
-            assert all(torch.equal(want[name], got[name]) for name in want)
-            assert torch.equal(target, same)
-            assert want["cond_BND"].any()
+                want, got = (o.prepare(b, draws) for o, b in zip(objectives, batches, strict=True))
+            assert want.inputs.keys() == got.inputs.keys()
+            assert all(torch.equal(want.inputs[name], got.inputs[name]) for name in want.inputs)
+            assert torch.equal(want.truth["velocity"], got.truth["velocity"])
+            assert want.inputs["cond_BND"].any()
             seen += 1
     assert seen == 6
     assert losses(copy, *sets) == losses(copy, *sets, *USES, TWO)
@@ -234,7 +234,7 @@ def test_precision_on_disk(copy: Path, name: str, tolerance: float) -> None:
     make_cache(copy, *sets)
     exact = next(iter(make_loader(recipe(copy, *USES, TWO), CPU).epoch(0)))
     stored = next(iter(make_loader(recipe(copy, *USES, *sets), CPU).epoch(0)))
-    for want, got in ((exact.latents.moments, stored.latents.moments), (exact.features.t5, stored.features.t5)):
+    for want, got in ((exact.latents.moments, stored.latents.moments), (exact.features["t5"], stored.features["t5"])):
         assert got.dtype == torch.float32
         assert (got - want).abs().max() <= tolerance * want.abs().max()
         assert torch.equal(got, want) == (name == "fp32")

@@ -5,13 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from opensora_cli.sampling import denoise as denoise_module
-from opensora_cli.sampling.denoise import Denoised, EncodedText, denoise, denoise_distilled
+from opensora_cli.sampling.denoise import Denoised, denoise, denoise_distilled
 from opensora_cli.sampling.generate import Clips, encode_references, generate, guidance_scales
 from opensora_models.diffusion.condition import inference_condition
 from opensora_models.diffusion.guidance import GuidanceScales, step_scales
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
 from opensora_models.diffusion.schedule import clip_shift, get_schedule
 from opensora_models.diffusion.solver import SolverName
+from opensora_models.text.features import TextFeatures
 from schemas.sampling import SamplingConfig
 from tests.unit.sampling_models import DISTILLED, Counting, denoiser, models, text
 
@@ -25,7 +26,7 @@ def reference(value: float) -> list[Tensor]:
 
 
 def three_branches(
-    model: nn.Module, noise: Tensor, caption: EncodedText, negative: EncodedText, cond: Tensor, config: SamplingConfig
+    model: nn.Module, noise: Tensor, caption: TextFeatures, negative: TextFeatures, cond: Tensor, config: SamplingConfig
 ) -> Tensor:
     """Every branch at every step, as the formula is written."""
     frames, height, width = noise.shape[2:]
@@ -36,10 +37,10 @@ def three_branches(
             model(
                 img_BND=img,
                 img_ids_BN3=image_ids(frames, height, width, 2, batch=1),
-                txt_BLD=words.tokens,
+                txt_BLD=words["t5"],
                 txt_ids_BL3=text_ids(3, batch=1),
                 timesteps_B=torch.tensor([now]),
-                y_vec_BD=words.vector,
+                y_vec_BD=words["clip"],
                 cond_BND=pack(given, 2),
             )
             for words, given in ((caption, cond), (negative, cond), (negative, torch.zeros_like(cond)))
@@ -196,7 +197,7 @@ def test_on_a_cpu_a_sample_has_the_same_bits_in_every_batch() -> None:
     caption, negative = text(3, 10), text(3, 90)
     together = generate(models(), config, SIZE, [7, 8, 9], caption, negative, references).video
     for item in (2, 0, 1):
-        words = (EncodedText(one.tokens[item : item + 1], one.vector[item : item + 1]) for one in (caption, negative))
+        words = (one.rows(item, item + 1) for one in (caption, negative))
         alone = generate(models(), config, SIZE, [7 + item], *words, [references[item]]).video
         assert torch.equal(alone[0], together[item])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from opensora_cli.data.cache.decoding import Decoded
-from opensora_cli.data.cache.inputs import TEXT_PARTS, WHOLE, CutPlan, Parts
+from opensora_cli.data.cache.inputs import WHOLE, CutPlan, Parts
 from opensora_cli.data.cache.keys import part_name
 from opensora_models.build import Autoencoder
 from opensora_models.diffusion.condition import cut_frames
@@ -47,6 +47,10 @@ def encode_clips(
 @torch.no_grad()
 def encode_captions(encoders: "TextEncoders", captions: Sequence[str], stored: torch.dtype) -> list[Parts]:
     """Return the entries of captions."""
-    features: tuple[Tensor, Tensor] = encoders.t5(captions), encoders.clip(captions)
-    t5, clip = (feature.to("cpu", stored) for feature in features)
-    return [dict(zip(TEXT_PARTS, entry, strict=True)) for entry in zip(t5, clip, strict=True)]
+    features = encoders(captions)
+    parts = {name: _stored(features[name], stored) for name in features}
+    return [{name: part[item] for name, part in parts.items()} for item in range(len(captions))]
+
+
+def _stored(part: Tensor, stored: torch.dtype) -> Tensor:
+    return part.to("cpu", stored if part.is_floating_point() else part.dtype)

@@ -16,6 +16,7 @@ from opensora_cli.data.cache.keys import part_name
 from opensora_cli.data.cache.reader import CacheReader
 from opensora_cli.data.media import UnreadableClip
 from opensora_models.diffusion.condition import Cut, possible_cuts
+from opensora_models.text.features import TextFeatures
 from schemas.condition import ConditionName
 from schemas.errors import OsoraError
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from opensora_cli.data.buckets import Shape
     from opensora_cli.data.dataset import ClipRequest
 
-TEXT_PARTS = ("t5", "clip")
 WHOLE = "clip"
 """The part of an entry that describes the whole window."""
 Parts = dict[str, Tensor]
@@ -47,18 +47,6 @@ class CachedLatents:
     def of_cuts(self, cuts: Sequence[Cut]) -> Tensor:
         """Return the moments of frames encoded apart, in the order of `cuts`, which all have one length."""
         return torch.stack([self.parts[part_name(cut.frames, head=cut.head)][cut.item] for cut in cuts])
-
-
-@dataclass(frozen=True)
-class CachedText:
-    """A batch's text features: T5 tokens (B, L, D) and CLIP's pooled vectors (B, D)."""
-
-    t5: Tensor
-    clip: Tensor
-
-    def to(self, device: torch.device | str) -> "CachedText":
-        """Return them on a device."""
-        return CachedText(self.t5.to(device), self.clip.to(device))
 
 
 @dataclass(frozen=True)
@@ -86,6 +74,8 @@ class CachedInputs:
     latents: CacheReader | None
     text: CacheReader | None
     cut_plan: CutPlan
+    text_parts: tuple[str, ...]
+    """What the denoiser takes of a caption."""
     dtype: torch.dtype
     """The recipe's precision, in which encoders would have answered."""
     encode_misses: bool
@@ -108,16 +98,19 @@ class CachedInputs:
             )
         return {part: tensor.to(self.dtype) for part, tensor in parts.items()}
 
-    def captions(self, texts: Sequence[str]) -> CachedText:
+    def captions(self, texts: Sequence[str]) -> TextFeatures:
         """Return the features of captions. Raises NotCachedError if one has no entry, OsoraError for a damaged cache."""
         assert self.text is not None
         found = []
         for text in texts:
-            entry = self.text.read(text_id(text), TEXT_PARTS)
+            entry = self.text.read(text_id(text), self.text_parts)
             if entry is None:
                 raise NotCachedError(f"the caption {text!r} is not in {self.text.folder}. {_MEND}")
             found.append(entry)
-        return CachedText(*(torch.stack([entry[part] for entry in found]).to(self.dtype) for part in TEXT_PARTS))
+        parts = {part: torch.stack([entry[part] for entry in found]) for part in self.text_parts}
+        return TextFeatures(
+            {name: part.to(self.dtype) if part.is_floating_point() else part for name, part in parts.items()}
+        )
 
 
 def stack_parts(entries: Sequence[Parts]) -> CachedLatents:

@@ -189,7 +189,7 @@ def _note_bad(decoded: Decoded, writer: ShardWriter, display: JobProgress) -> No
 def _cache_text(job: CacheJob, key: CacheKey, folder: Path) -> bool:
     """Encode every caption, the empty one among them; return whether it came to the end."""
     recipe, process = job.recipe, job.process
-    encoders = build_text_encoders(recipe.text, DTYPES[recipe.dtype], process.device)
+    encoders = build_text_encoders(recipe.text, recipe.model.texts, DTYPES[recipe.dtype], process.device)
     writer = ShardWriter(folder, process.rank, job.shard_bytes)
     stored = STORED[stored_dtype(recipe)]
     captions = dict(_captions(job, collect(folder)))

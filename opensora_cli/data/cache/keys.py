@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from opensora_cli.data.cache.weight_files import WeightFiles
 from opensora_models.diffusion.condition import possible_cuts
+from schemas.condition import ConditionName
+from schemas.denoiser import MMDiTConfig
 from schemas.errors import OsoraError
 from schemas.recipes import TrainRecipe
 
@@ -73,11 +75,8 @@ def latents_key(recipe: TrainRecipe, files: WeightFiles) -> CacheKey:
         raise OsoraError("ae.from_pretrained is not set: latents of random weights are of no use. Name the weights.")
     config = {f"ae.{name}": value for name, value in recipe.ae.model_dump(mode="json").items()}
     ae = recipe.ae
-    cuts = (
-        possible_cuts(recipe.condition.weights(), _LONG_CLIP, time_stride=ae.time_compression_ratio, causal=ae.causal)
-        if recipe.model.cond_embed
-        else ()
-    )
+    weights = condition_weights(recipe)
+    cuts = possible_cuts(weights, _LONG_CLIP, time_stride=ae.time_compression_ratio, causal=ae.causal)
     facts = {
         **config,
         "ae.from_pretrained": files.autoencoder(recipe.ae.from_pretrained),
@@ -86,6 +85,12 @@ def latents_key(recipe: TrainRecipe, files: WeightFiles) -> CacheKey:
         "dataset.transform_name": recipe.dataset.transform_name,
     }
     return CacheKey("latents", {**facts, **_precision(recipe)})
+
+
+def condition_weights(recipe: TrainRecipe) -> Mapping[ConditionName, float]:
+    """Return the conditions whose frames are encoded apart from their clips; a denoiser of latents is given part of those."""
+    takes = isinstance(recipe.model, MMDiTConfig) and recipe.model.takes_frames
+    return recipe.condition.weights() if takes else {}
 
 
 def text_key(recipe: TrainRecipe, files: WeightFiles) -> CacheKey:

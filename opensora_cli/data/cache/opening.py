@@ -6,6 +6,7 @@ from opensora_cli.data.cache.inputs import CachedInputs, CutPlan
 from opensora_cli.data.cache.keys import (
     CacheKey,
     cache_folder,
+    condition_weights,
     latents_key,
     latents_pass,
     text_key,
@@ -33,7 +34,14 @@ def open_caches(recipe: TrainRecipe, notes: list[str]) -> CachedInputs | None:
     files = WeightFiles(cache / MEMO)
     latents = _found(recipe, cache, latents_key(recipe, files), notes) if dataset.cached_video else None
     text = _found(recipe, cache, text_key(recipe, files), notes) if dataset.cached_text else None
-    return CachedInputs(latents, text, cut_plan(recipe), DTYPES[recipe.dtype], dataset.on_cache_miss == "encode")
+    return CachedInputs(
+        latents,
+        text,
+        cut_plan(recipe),
+        recipe.model.texts,
+        DTYPES[recipe.dtype],
+        dataset.on_cache_miss == "encode",
+    )
 
 
 def check_passes(cached: CachedInputs, recipe: TrainRecipe, table: str, compression: int, notes: list[str]) -> None:
@@ -52,7 +60,7 @@ def check_passes(cached: CachedInputs, recipe: TrainRecipe, table: str, compress
 
 def cut_plan(recipe: TrainRecipe) -> CutPlan:
     """Return what the recipe's conditions encode apart from the whole clip."""
-    weights = recipe.condition.weights() if recipe.model.cond_embed else {}
+    weights = condition_weights(recipe)
     return CutPlan(weights, recipe.ae.time_compression_ratio, recipe.ae.causal)
 
 

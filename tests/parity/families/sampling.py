@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from opensora_cli.data.aspect import aspect_table, get_image_size
-from opensora_cli.sampling.denoise import EncodedText, denoise, denoise_distilled
+from opensora_cli.sampling.denoise import denoise, denoise_distilled
 from opensora_cli.sampling.generate import Generator, generate
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.diffusion import condition, schedule
 from opensora_models.diffusion.guidance import FIRST_OSCILLATION, GuidanceScales, oscillate
 from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, unpack
 from opensora_models.diffusion.noise import latent_noise, latent_side
+from opensora_models.text.features import TextFeatures
 from schemas.autoencoder import HunyuanVAEConfig
 from schemas.denoiser import MMDiTConfig
 from schemas.sampling import SamplingConfig
@@ -172,8 +173,8 @@ def guided(case: Case) -> Checks:
         yield f"x.{name}", pack(done.latent, config.patch_size), case.outputs[f"x.{name}"]
 
 
-def text_rows(case: Case, start: int, stop: int) -> EncodedText:
-    return EncodedText(case.inputs["txt"][start:stop], case.inputs["y_vec"][start:stop])
+def text_rows(case: Case, start: int, stop: int) -> TextFeatures:
+    return TextFeatures({"t5": case.inputs["txt"][start:stop], "clip": case.inputs["y_vec"][start:stop]})
 
 
 def scales(run: dict) -> GuidanceScales:
@@ -202,7 +203,7 @@ def distilled(case: Case) -> Checks:
         tokens = height * width // patch**2
         times = schedule.get_schedule(len(run["timesteps"]) - 1, tokens, frames, shift_alpha=run["shift_alpha"])
         yield f"times.{name}", times.tolist(), run["timesteps"]
-        caption = EncodedText(case.inputs["txt"], case.inputs["y_vec"])
+        caption = TextFeatures({"t5": case.inputs["txt"], "clip": case.inputs["y_vec"]})
         done = denoise_distilled(model, z, caption, times=times, guidance=run["guidance"], patch_size=patch)
         yield f"x.{name}", pack(done.latent, patch), case.outputs[f"x.{name}"]
 
@@ -227,5 +228,5 @@ def end_to_end(case: Case) -> Checks:
         yield f"video.{name}", clips.video, case.outputs[f"video.{name}"]
 
 
-def prompt(case: Case, key: str) -> EncodedText:
-    return EncodedText(case.inputs[f"t5.{key}"][None], case.inputs[f"clip.{key}"][None])
+def prompt(case: Case, key: str) -> TextFeatures:
+    return TextFeatures({"t5": case.inputs[f"t5.{key}"][None], "clip": case.inputs[f"clip.{key}"][None]})

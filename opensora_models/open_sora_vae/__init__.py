@@ -1,0 +1,1 @@
+"""The two-stage video autoencoder of Open-Sora 1.2, and its stage along time."""

@@ -1,0 +1,1 @@
+"""The STDiT denoiser of Open-Sora 1.0."""

@@ -1,0 +1,1 @@
+"""The STDiT2 denoiser of Open-Sora 1.1."""

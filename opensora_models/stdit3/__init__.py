@@ -1,0 +1,1 @@
+"""The STDiT3 denoiser of Open-Sora 1.2."""
