@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from opensora_models.layers.transformer_shapes import OUT_WEIGHT, PATCH_WEIGHT, Shapes, common_keys, vector_keys
+from opensora_models.layers.latent_shapes import Shapes, block_keys, patch_keys, vector_keys
 
-NEEDED = frozenset(
-    {PATCH_WEIGHT, OUT_WEIGHT, "blocks.0.adaLN_modulation.1.weight", "final_layer.adaLN_modulation.1.weight"}
-)
-NOT_DIT = "temp_embed"
-"""A table that Latte's authors publish with their weights, and that DiT has not."""
+MODULATION = "blocks.0.adaLN_modulation.1.weight"
+LATTE_TABLE = "temp_embed"
+"""The table of time that Latte's authors publish with their weights."""
 
 
 def recognise(shapes: Shapes) -> dict[str, Any] | None:
@@ -17,6 +15,6 @@ def recognise(shapes: Shapes) -> dict[str, Any] | None:
     Heads leave no trace in shapes, nor does no_temporal_pos_emb: they keep the recipe's values. Latte's blocks are DiT's,
     so Latte weights that were trained here or by Open-Sora pass for a DiT's; those of its authors do not.
     """
-    if not shapes.keys() >= NEEDED or NOT_DIT in shapes:
+    if MODULATION not in shapes or LATTE_TABLE in shapes:
         return None
-    return {"type": "dit", **common_keys(shapes, "learn_sigma"), **vector_keys(shapes)}
+    return {"type": "dit", **vector_keys(shapes), **patch_keys(shapes, "learn_sigma"), **block_keys(shapes, "blocks")}

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from opensora_models.layers.transformer_shapes import OUT_WEIGHT, PATCH_WEIGHT, Shapes, common_keys, vector_keys
-
-NEEDED = frozenset({PATCH_WEIGHT, OUT_WEIGHT, "blocks.0.adaLN_modulation.1.weight", "temp_embed"})
+from opensora_models.layers.latent_shapes import Shapes, block_keys, patch_keys, vector_keys
 
 
 def recognise(shapes: Shapes) -> dict[str, Any] | None:
@@ -12,6 +10,6 @@ def recognise(shapes: Shapes) -> dict[str, Any] | None:
 
     Only the weights of Latte's authors are told from a DiT's: by their table of time, `temp_embed`. Heads leave no trace.
     """
-    if not shapes.keys() >= NEEDED:
+    if not shapes.keys() >= {"blocks.0.adaLN_modulation.1.weight", "temp_embed"}:
         return None
-    return {"type": "latte", **common_keys(shapes, "learn_sigma"), **vector_keys(shapes)}
+    return {"type": "latte", **vector_keys(shapes), **patch_keys(shapes, "learn_sigma"), **block_keys(shapes, "blocks")}

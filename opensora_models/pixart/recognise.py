@@ -3,9 +3,9 @@
 import re
 from typing import Any
 
-from opensora_models.layers.transformer_shapes import OUT_WEIGHT, PATCH_WEIGHT, Shapes, common_keys
+from opensora_models.layers.latent_shapes import Shapes, block_keys, patch_keys, text_keys
 
-NEEDED = frozenset({PATCH_WEIGHT, OUT_WEIGHT, "blocks.0.cross_attn.q_linear.weight", "t_block.1.weight"})
+NEEDED = frozenset({"blocks.0.cross_attn.q_linear.weight", "blocks.0.scale_shift_table", "y_embedder.y_embedding"})
 TIME_ATTENTION = "blocks.0.attn_temp.qkv.weight"
 """What STDiT and STDiT2 have beside all that."""
 
@@ -18,14 +18,9 @@ def recognise(shapes: Shapes) -> dict[str, Any] | None:
     """
     if not shapes.keys() >= NEEDED or TIME_ATTENTION in shapes:
         return None
-    config = {"type": "pixart", **common_keys(shapes, "pred_sigma")}
-    config["caption_channels"] = shapes["y_embedder.y_proj.fc1.weight"][1]
+    config = {"type": "pixart", **patch_keys(shapes), **text_keys(shapes), **block_keys(shapes, "blocks")}
     config["multi_scale"] = "csize_embedder.mlp.0.weight" in shapes
     config["qk_norm"] = "blocks.0.attn.q_norm.weight" in shapes
-    if "y_embedder.y_embedding" in shapes:
-        config["model_max_length"] = shapes["y_embedder.y_embedding"][0]
-    if config["qk_norm"]:
-        config["num_heads"] = config["hidden_size"] // shapes["blocks.0.attn.q_norm.weight"][0]
     found = sorted(
         (int(match[1]), key) for key in shapes if (match := re.match(r"blocks\.(\d+)\.attn\.sr\.weight", key))
     )

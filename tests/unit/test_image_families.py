@@ -101,6 +101,12 @@ def test_half_precision_keeps_its_dtype_and_odd_sizes_their_size(name: str) -> N
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_heads_may_have_an_odd_width(name: str) -> None:
+    model = build(name, hidden_size=36, num_heads=4)
+    assert model(**inputs(model)).shape == (2, 8, 2, 8, 8)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_dropped_rows_have_the_null_condition(name: str) -> None:
     model = stirred(build(name))
     given = inputs(model)
@@ -164,8 +170,17 @@ def test_published_weights_load(name: str) -> None:
     published["x_embedder.proj.weight"] = published["x_embedder.proj.weight"].squeeze(2)
     published["pos_embed"] = torch.zeros(1, 16, 24)
     other = build(name)
-    fit_weights(other, other.from_published(published), "published.pth")
+    fit_weights(other, other.as_own(published), "published.pth")
     torch.testing.assert_close(dict(other.state_dict()), dict(model.state_dict()))
+
+
+def test_an_empty_caption_of_another_length_is_cut_or_goes_on() -> None:
+    model = build("pixart-sigma")
+    null_LD = model.y_embedder.y_embedding
+    shorter = build("pixart-sigma", model_max_length=3).as_own(model.state_dict())
+    longer = build("pixart-sigma", model_max_length=7).as_own(model.state_dict())
+    torch.testing.assert_close(shorter["y_embedder.y_embedding"], null_LD[:3])
+    torch.testing.assert_close(longer["y_embedder.y_embedding"], null_LD[[0, 1, 2, 3, 4, 4, 4]])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
