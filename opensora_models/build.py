@@ -89,8 +89,11 @@ def build_text_encoders(
     # transformers takes seconds to import, and who counts parameters or trains an autoencoder needs none of it.
     from opensora_models.text.encoders import ClipEncoder, T5Encoder, TextEncoders
 
-    t5 = T5Encoder(config.t5.from_pretrained, config.t5.max_length, dtype).to(device) if "t5" in parts else None
-    clip = (
-        ClipEncoder(config.clip.from_pretrained, config.clip.max_length, dtype).to(device) if "clip" in parts else None
-    )
+    t5 = clip = None
+    if "t5" in parts:
+        one = config.t5
+        t5 = T5Encoder(one.from_pretrained, one.max_length, dtype, cleaning=one.cleaning, masked=one.masked).to(device)
+    if "clip" in parts:
+        one = config.clip
+        clip = ClipEncoder(one.from_pretrained, one.max_length, dtype, cleaning=one.cleaning).to(device)
     return TextEncoders(parts, t5, clip)

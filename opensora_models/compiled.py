@@ -7,7 +7,6 @@ from torch import nn
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import calculate_time_spent
 
-
 from opensora_models.layers.units import units_of
 
 Backend = str | Callable

@@ -22,8 +22,8 @@ from opensora_cli.distributed.process import Process
 from opensora_cli.distributed.sequence import share_tokens
 from opensora_cli.distributed.stage import sharing_stage
 from opensora_cli.distributed.tensor import Slice, share_features
-from opensora_models.mmdit.model import MMDiT
 from opensora_models.layers.units import units_of
+from opensora_models.mmdit.model import MMDiT
 from schemas.errors import OsoraError
 from schemas.parallel import ParallelConfig
 

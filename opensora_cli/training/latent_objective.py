@@ -4,7 +4,6 @@ Legend: B batch, C latent channels, T latent frames, H W latent pixels.
 """
 
 import torch
-from opensora_models.diffusion.frame_masks import draw_frame_masks
 from torch import Tensor
 
 from opensora_cli.data.cache.inputs import CachedInputs
@@ -13,6 +12,7 @@ from opensora_cli.training.denoise_objective import DenoiserObjective, Encoded, 
 from opensora_cli.training.draws import Draws
 from opensora_models.conditions import PixelSize, clip_conditions, conditions_of, text_conditions
 from opensora_models.diffusion.build import build_process
+from opensora_models.diffusion.frame_masks import draw_frame_masks
 from opensora_models.diffusion.process import ClipSize
 from schemas.denoiser import LatentDenoiser
 from schemas.recipes import TrainRecipe
@@ -48,8 +48,8 @@ class LatentObjective(DenoiserObjective):
         if drop_captions and self.config.class_dropout_prob:
             dropped_B = torch.rand(size, generator=draws.generator("drop text")) < self.config.class_dropout_prob
             given["drop_B"] = dropped_B.to(self.device)
-        if self.config.takes_frames and self.recipe.mask_ratios.any:
-            made_BT = draw_frame_masks(self.recipe.mask_ratios, size, frames, draws.generator("frames"))
+        if ratios := self.recipe.mask_ratios.ratios():
+            made_BT = draw_frame_masks(ratios, size, frames, draws.generator("frames"))
             given["x_mask_BT"] = made_BT.to(self.device)
         return Encoded(x_0_BCTHW, batch.features or self.features(batch.text), given)
 

@@ -148,7 +148,7 @@ def _asked_of_mmdit(recipe: Diffusing) -> Iterator[tuple[Key, bool]]:
 def masked_frames_have_an_input(recipe: TrainRecipe) -> Iterator[Finding]:
     """[mask_ratios] needs a family that takes frames, and is not for mmdit."""
     takes = isinstance(recipe.model, LatentDenoiser) and recipe.model.takes_frames
-    if recipe.mask_ratios.any and not takes:
+    if recipe.mask_ratios.ratios() and not takes:
         yield Finding((("mask_ratios",), ("model", "type")), f'[mask_ratios], but model.type = "{recipe.model.type}".')
 
 
