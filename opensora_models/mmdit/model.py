@@ -54,6 +54,11 @@ class MMDiT(nn.Module):
             nn.init.zeros_(self.cond_in.weight)
             nn.init.zeros_(self.cond_in.bias)
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """The blocks in order: their weights are gathered together where each process holds a part of them."""
+        return [*self.double_blocks, *self.single_blocks]
+
     def set_grad_checkpointing(
         self, double_blocks: int, single_blocks: int, every: int = 1, how: Recompute | None = None
     ) -> None:

@@ -47,7 +47,8 @@ def train(processes: int, out: Path, *tasks: str, every: int = 1000) -> None:
 
 def reference(out: Path, mode: Mode) -> Path:
     """Return the folder of one process's run that does the same work; it is trained once for all modes that share it."""
-    folder = out / f"alone-{mode.clips * mode.accumulation}{'-fused' * mode.fused}{'-lora' * mode.lora}-{mode.dtype}"
+    kind = f"{mode.family}{'-fused' * mode.fused}{'-lora' * mode.lora}-{mode.dtype}"
+    folder = out / f"alone-{mode.clips * mode.accumulation}-{kind}"
     if not folder.exists():
         train_alone(folder, mode)
     return folder

@@ -181,7 +181,7 @@ def test_weights_of_an_image_model_fill_the_spatial_half() -> None:
     state["x_embedder.proj.weight"] = state["x_embedder.proj.weight"][:, :, 0]
     state["y_embedder.y_embedding"] = state["y_embedder.y_embedding"][:3]
     state["pos_embed"] = torch.zeros(1, 6, 24)
-    own = model.from_published(state)
+    own = model.as_own(state)
     check_fit(model, own, "pixart.pth", allow_missing=["temporal_blocks.*", "fps_embedder.*"])
     assert torch.equal(own["y_embedder.y_embedding"][2:], state["y_embedder.y_embedding"][[2, 2, 2]])
 
