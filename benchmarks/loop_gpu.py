@@ -27,10 +27,10 @@ from opensora_cli.planning.hardware import bf16_flops
 from opensora_cli.progress import TrainingProgress
 from opensora_cli.training.backward import Backward
 from opensora_cli.training.checkpoint import Checkpoints, TrainState
-from opensora_cli.training.token_objective import TokenObjective
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.run_folder import RunFolder
 from opensora_cli.training.samples import TrainingSamples, training_samples
+from opensora_cli.training.token_objective import TokenObjective
 from opensora_cli.training.trainer import Trainer
 from schemas.recipes import TrainRecipe
 

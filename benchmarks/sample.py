@@ -29,7 +29,6 @@ from opensora_models.diffusion.latent_packing import image_ids, pack, text_ids, 
 from opensora_models.diffusion.schedule import get_schedule
 from opensora_models.layers.float8_linear import use_float8
 from opensora_models.mmdit.model import MMDiT
-from opensora_models.mmdit.parallel import units
 from opensora_models.text.features import TextFeatures
 from schemas.denoiser.mmdit import MMDiTConfig
 
@@ -144,9 +143,9 @@ def options(clip: Clip, args: argparse.Namespace) -> None:
     cost = mmdit_flops(config, tokens, args.text, args.depth, args.single, ends=True)
     speed = product_speed(args.device)
     light, swapped = copy.deepcopy(clip.model), copy.deepcopy(clip.model)
-    for block in units(light):
+    for block in light.units:
         use_float8(block)
-    swap = BlockSwap(swapped, units(swapped), torch.device(args.device))
+    swap = BlockSwap(swapped, swapped.units, torch.device(args.device))
 
     def from_host() -> Denoised:
         with swap.at_work():

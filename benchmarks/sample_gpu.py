@@ -24,7 +24,6 @@ from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.compiled import compile_blocks, compile_seconds
 from opensora_models.layers.float8_linear import use_float8
 from opensora_models.mmdit.attention import attention, preferred_kernels
-from opensora_models.mmdit.parallel import units
 from schemas.recipes import SampleRecipe
 from schemas.resolve import resolve
 
@@ -109,7 +108,7 @@ class Bench:
     def fp8(self) -> None:
         """Measure matrices in 8 bits, without compiling."""
         self._eager()
-        for block in units(self.denoiser):  # type: ignore[arg-type]
+        for block in self.denoiser.units:  # type: ignore[arg-type]
             use_float8(block)
         self.warm()
         self.measure("fp8 weights", self.args.few)
@@ -130,7 +129,7 @@ class Bench:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
     def _put_away(self) -> None:
-        blocks = units(self.denoiser)  # type: ignore[arg-type]
+        blocks = self.denoiser.units  # type: ignore[arg-type]
         waiting = {
             "denoiser": BlockSwap(self.denoiser, blocks, DEVICE),
             "autoencoder": WholeModel(self.autoencoder, DEVICE),
@@ -138,7 +137,7 @@ class Bench:
         self.models = Generator(self.denoiser, self.autoencoder, self.recipe.model, waiting, DEVICE)  # type: ignore[arg-type]
 
     def _eager(self) -> None:
-        for block in units(self.denoiser):  # type: ignore[arg-type]
+        for block in self.denoiser.units:  # type: ignore[arg-type]
             block.__dict__.pop("forward", None)
 
 

@@ -7,10 +7,14 @@ import torch
 from opensora_models.autoencoder_2d.model import AutoEncoder2D
 from opensora_models.autoencoder_kl.model import AutoencoderKL, AutoencoderKLTemporalDecoder
 from opensora_models.dc_ae.model import DCAE
+from opensora_models.dit.model import DiT
 from opensora_models.hunyuan_vae.model import HunyuanVAE
+from opensora_models.latte.model import Latte
 from opensora_models.mmdit.model import MMDiT
 from opensora_models.open_sora_vae.model import OpenSoraVAE
 from opensora_models.open_sora_vae.temporal import VAETemporal
+from opensora_models.pixart.model import PixArt
+from opensora_models.stdit3.model import STDiT3
 from schemas.autoencoder import (
     AutoEncoder2DConfig,
     AutoencoderConfig,
@@ -21,7 +25,7 @@ from schemas.autoencoder import (
     OpenSoraVAEConfig,
     VAETemporalConfig,
 )
-from schemas.denoiser import DenoiserConfig, MMDiTConfig
+from schemas.denoiser import DenoiserConfig, DiTConfig, LatteConfig, MMDiTConfig, PixArtConfig, STDiT3Config
 from schemas.text import TextConfig, TextPart
 
 if TYPE_CHECKING:
@@ -33,11 +37,23 @@ Autoencoder = (
 """What every one of them has stands in docs/architecture.md, "Autoencoders"."""
 
 
-def build_denoiser(config: DenoiserConfig) -> MMDiT:
+Denoiser = MMDiT | STDiT3 | DiT | Latte | PixArt
+"""What every one of them has stands in docs/architecture.md, "Denoisers"."""
+
+
+def build_denoiser(config: DenoiserConfig) -> Denoiser:
     """Return the denoiser with random weights, on the current default device."""
     match config:
         case MMDiTConfig():
             return MMDiT(config)
+        case STDiT3Config():
+            return STDiT3(config)
+        case DiTConfig():
+            return DiT(config)
+        case LatteConfig():
+            return Latte(config)
+        case PixArtConfig():
+            return PixArt(config)
         case _:
             assert_never(config)
 
@@ -73,6 +89,11 @@ def build_text_encoders(
     # transformers takes seconds to import, and who counts parameters or trains an autoencoder needs none of it.
     from opensora_models.text.encoders import ClipEncoder, T5Encoder, TextEncoders
 
-    t5 = T5Encoder(config.t5.from_pretrained, config.t5.max_length, dtype).to(device) if "t5" in parts else None
-    clip = ClipEncoder(config.clip.from_pretrained, config.clip.max_length, dtype).to(device) if "clip" in parts else None
+    t5 = clip = None
+    if "t5" in parts:
+        one = config.t5
+        t5 = T5Encoder(one.from_pretrained, one.max_length, dtype, cleaning=one.cleaning, masked=one.masked).to(device)
+    if "clip" in parts:
+        one = config.clip
+        clip = ClipEncoder(one.from_pretrained, one.max_length, dtype, cleaning=one.cleaning).to(device)
     return TextEncoders(parts, t5, clip)

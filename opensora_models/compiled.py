@@ -7,8 +7,7 @@ from torch import nn
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import calculate_time_spent
 
-from opensora_models.mmdit.model import MMDiT
-from opensora_models.mmdit.parallel import units
+from opensora_models.layers.units import units_of
 
 Backend = str | Callable
 GRAPHS = 32
@@ -22,9 +21,8 @@ def compile_blocks(denoiser: nn.Module, *, any_size: bool, backend: Backend = "i
     the first size has a graph of its own, the fastest, and all further sizes share one. Compiling happens in the first
     forward (and backward) passes and takes about a minute; `compile_seconds` tells.
     """
-    assert isinstance(denoiser, MMDiT)
     dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, GRAPHS)
-    for block in units(denoiser):
+    for block in units_of(denoiser):
         block.forward = torch.compile(block.forward, dynamic=True if any_size else None, backend=backend)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from opensora_models.text.features import TextFeatures
 
@@ -50,3 +50,10 @@ def clip_conditions(size: PixelSize, fps: Sequence[float], device: torch.device)
     }
     found = {name: torch.full((len(fps),), value, device=device) for name, value in same.items()}
     return {"fps_B": torch.tensor(known, device=device), **found}
+
+
+def conditions_of(denoiser: nn.Module) -> frozenset[str]:
+    """Return the names of what a denoiser of latents takes."""
+    found = denoiser.conditions
+    assert isinstance(found, frozenset)
+    return found

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from opensora_models.mmdit.blocks import Modulation
 from opensora_models.mmdit.model import MMDiT
-from opensora_models.mmdit.parallel import units
 from schemas.errors import OsoraError
 
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
@@ -105,7 +104,7 @@ def train_in_float8(model: nn.Module, device: torch.device, *, emulate: bool = F
             f"memory.fp8_linear = true: {name} has no 8-bit products, which take a GPU of compute capability 8.9 or more "
             "(Ada, Hopper, Blackwell). Run there, or set memory.fp8_linear = false."
         )
-    parents = [part for block in units(model) for part in block.modules() if not isinstance(part, Modulation)]
+    parents = [part for block in model.units for part in block.modules() if not isinstance(part, Modulation)]
     found = [(parent, name, child) for parent in parents for name, child in parent.named_children() if _suits(child)]
     for parent, name, linear in found:
         setattr(parent, name, TrainedFloat8Linear.of(linear, emulate))

@@ -12,7 +12,6 @@ from opensora_models.adapter import Adapter, LowRank, read_adapter
 from opensora_models.layers.float8_linear import use_float8
 from opensora_models.mmdit.adapter_layout import adapter_as
 from opensora_models.mmdit.model import MMDiT
-from opensora_models.mmdit.parallel import units
 from schemas.errors import OsoraError
 from schemas.lora import LoraConfig
 
@@ -57,7 +56,7 @@ def keep_matrices_in(model: MMDiT, dtype: torch.dtype, *, float8: bool = False) 
     for module in model.modules():
         if isinstance(module, nn.Linear):
             module.to(dtype)
-    for block in units(model) if float8 else ():
+    for block in model.units if float8 else ():
         use_float8(block)
 
 

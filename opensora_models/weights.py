@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +32,14 @@ SHOWN_KEYS = 4
 StateDict = dict[str, Tensor]
 
 
+@runtime_checkable
+class KnowsOthers(Protocol):
+    """A module whose published weights, or those of a model it can start from, lie in a file in another way."""
+
+    def as_own(self, state: Mapping[str, Tensor]) -> StateDict:
+        """Return such weights as the module's."""
+
+
 def load_weights(
     module: nn.Module,
     path: str | Path,
@@ -47,6 +56,8 @@ def load_weights(
     state = read_weights(path)
     if rename is not None:
         state = {rename(key): tensor for key, tensor in state.items()}
+    if isinstance(module, KnowsOthers):
+        state = module.as_own(state)
     fit_weights(module, state, path, allow_missing=allow_missing)
 
 
@@ -227,9 +238,10 @@ def explained_damage(path: Path) -> Iterator[None]:
 
 
 def _unwrapped(loaded: object, path: Path) -> StateDict:
-    """Training scripts like to wrap a state dict as {"state_dict": ...}."""
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
+    """Training scripts like to wrap a state dict as {"state_dict": ...}, or keep an average beside it and no other."""
+    for wrapping in ("state_dict", "ema"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapping), dict):
+            loaded = loaded[wrapping]
     if isinstance(loaded, dict) and all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         return loaded
     raise OsoraError(f"{path}: expected a state dict, key -> tensor (or one under `state_dict`), found something else.")

@@ -7,6 +7,24 @@ from pydantic import BeforeValidator, Field
 from schemas.base import Schema, cost
 
 ReaderName = Literal["pyav", "torchcodec"]
+RulesName = Literal["open-sora-2.0", "open-sora-1.2"]
+
+PIXELS_1_2 = {
+    "144p": 36864,
+    "256": 65536,
+    "240p": 102240,
+    "360p": 230400,
+    "512": 262144,
+    "480p": 409920,
+    "720p": 921600,
+    "1024": 1048576,
+    "1080p": 2073600,
+    "2k": 3686400,
+    "2048": 4194304,
+    "2880": 8294400,
+    "4k": 8294400,
+}
+"""Resolutions of Open-Sora 1.1 and 1.2, with the pixels of a frame."""
 
 
 class DatasetConfig(Schema):
@@ -19,6 +37,20 @@ class DatasetConfig(Schema):
             "manifest.json of `osora shard`."
         ),
         json_schema_extra=cost("breaks_resume"),
+    )
+    rules: RulesName = Field(
+        "open-sora-2.0",
+        description=(
+            "Which line's rules say how large clips become, which frames are taken and what a pair of probabilities means: "
+            "open-sora-1.2 is for the models of Open-Sora 1.0 to 1.2."
+        ),
+        json_schema_extra=cost("breaks_resume", "changes_numerics", "needs_recache"),
+    )
+    frame_interval: int = Field(
+        1,
+        ge=1,
+        description="open-sora-1.2: spread a clip's frames over this many times their number; 2.0 has fps_max for that.",
+        json_schema_extra=cost("breaks_resume", "needs_recache"),
     )
     transform_name: Literal["resize_crop", "center", "rand_size_crop"] = Field(
         "resize_crop",
@@ -114,6 +146,9 @@ def _frame_count(key: Any) -> Any:
 Probability = Annotated[float, Field(ge=0, le=1)]
 FrameCount = Annotated[int, BeforeValidator(_frame_count), Field(ge=1)]
 Bucket = tuple[Probability | tuple[Probability, Probability], Annotated[int, Field(ge=1)]]
-"""[keep probability, batch size]; a pair of probabilities is (take the bucket, skip to the next shorter length)."""
+"""[keep probability, batch size]; a pair of probabilities is (take the bucket, skip to the next shorter length).
+
+With `rules = "open-sora-1.2"` the pair is (take the bucket, consider its length at all).
+"""
 BucketTable = dict[str, dict[FrameCount, Bucket]]
 """resolution name ("256px", "480p", "512px_ar1:1", "768px_max") -> frames -> bucket."""

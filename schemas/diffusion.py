@@ -1,8 +1,8 @@
 """Diffusion processes: how noise and data are mixed, and which times are trained."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field
 
 from schemas.base import Schema, cost
 
@@ -12,7 +12,7 @@ NUMERICS = cost("changes_numerics")
 class DiffusionConfig(Schema):
     """Times are logit-normal, then shifted towards noise for larger and longer clips (SD3, section 5.3.2)."""
 
-    type: Literal["rectified_flow"] = "rectified_flow"
+    type: Literal["rectified_flow"] = Field("rectified_flow", description="The diffusion process.")
     sigma_min: float = Field(
         1e-5,
         ge=0,
@@ -31,7 +31,7 @@ class DiffusionConfig(Schema):
 class TimestepFlowConfig(Schema):
     """Rectified flow of Open-Sora 1.2 and 1.3: times from 0 to num_timesteps, the model gives data - noise."""
 
-    type: Literal["rflow"] = "rflow"
+    type: Literal["rflow"] = Field("rflow", description="The diffusion process.")
     num_timesteps: int = Field(1000, ge=1, description="The time of pure noise.", json_schema_extra=NUMERICS)
     use_discrete_timesteps: bool = Field(
         False, description="Train and sample at whole timesteps only.", json_schema_extra=NUMERICS
@@ -68,7 +68,7 @@ class TimestepFlowConfig(Schema):
 class IDDPMConfig(Schema):
     """Improved DDPM (arXiv 2102.09672) of Open-Sora 1.0 and 1.1: times are the steps 0 to diffusion_steps - 1."""
 
-    type: Literal["iddpm"] = "iddpm"
+    type: Literal["iddpm"] = Field("iddpm", description="The diffusion process.")
     diffusion_steps: int = Field(1000, ge=2, description="Noise levels.", json_schema_extra=NUMERICS)
     noise_schedule: Literal["linear", "squaredcos_cap_v2"] = Field(
         "linear", description="How the noise grows over the steps.", json_schema_extra=NUMERICS
@@ -117,3 +117,7 @@ class IDDPMConfig(Schema):
         description="Train times where the noise changes most, weighted, as SpeeD (arXiv 2405.17403).",
         json_schema_extra=NUMERICS,
     )
+
+
+AnyDiffusion = Annotated[DiffusionConfig | TimestepFlowConfig | IDDPMConfig, Discriminator("type")]
+"""How noise and clips are mixed; each family of denoisers was made for one or two of them."""

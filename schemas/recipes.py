@@ -11,8 +11,8 @@ from schemas.condition import ConditionName, ConditionWeights
 from schemas.data import BucketTable, DatasetConfig
 from schemas.denoiser import DenoiserConfig, LatentDenoiser, MMDiTConfig
 from schemas.diffusion import AnyDiffusion, DiffusionConfig
-from schemas.frame_mask import MaskRatios
 from schemas.discriminator import DiscriminatorConfig
+from schemas.frame_mask import MaskRatios
 from schemas.looks import DenoiserValidationConfig, TrainingSamplesConfig, ValidationConfig
 from schemas.lora import LoraConfig
 from schemas.memory import MemoryConfig

@@ -142,7 +142,10 @@ class SamplingConfig(Schema):
         json_schema_extra=NUMERICS,
     )
     condition_frame_length: int = Field(
-        5, ge=1, description="With loop: latent frames of one clip that the next goes on from.", json_schema_extra=NUMERICS
+        5,
+        ge=1,
+        description="With loop: latent frames of one clip that the next goes on from.",
+        json_schema_extra=NUMERICS,
     )
     condition_frame_edit: float = Field(
         0.0,

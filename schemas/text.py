@@ -1,6 +1,6 @@
 """Text encoders: T5 for the tokens, CLIP for the pooled vector."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -22,11 +22,29 @@ class TextEncoderConfig(Schema):
         description="Tokens a caption is cut or padded to.",
         json_schema_extra=cost("changes_numerics", "needs_recache", "changes_memory"),
     )
+    cleaning: Literal["none", "lower", "clean"] = Field(
+        "none",
+        description=(
+            "What is done to a caption first: lower makes it small letters without spaces around it; clean, as Open-Sora 1.x, "
+            "takes out markup, links, file names, numbers and the like as well."
+        ),
+        json_schema_extra=cost("changes_numerics", "needs_recache"),
+    )
+    masked: bool = Field(
+        False,
+        description="Tokens do not attend to padding, and the denoiser is told which tokens are padding: as Open-Sora 1.x.",
+        json_schema_extra=cost("changes_numerics", "needs_recache"),
+    )
     shardformer: bool = Field(
         False,
         description='With parallel.engine = "colossalai": run T5 with the layers of ShardFormer\'s policy.',
         json_schema_extra=cost("changes_memory"),
     )
+
+    def changes(self) -> dict[str, Any]:
+        """Return what changes the features and is not as in Open-Sora 2.0: caches that are older know nothing of it."""
+        usual = {"cleaning": "none", "masked": False}
+        return {key: getattr(self, key) for key, value in usual.items() if getattr(self, key) != value}
 
 
 class TextConfig(Schema):

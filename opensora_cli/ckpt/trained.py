@@ -57,4 +57,4 @@ def trained_config(path: Path) -> MMDiTConfig | None:
 
 def _denoiser(lock: Path) -> MMDiTConfig | None:
     recipe = resolve(str(lock)).recipe
-    return recipe.model if isinstance(recipe, TrainRecipe) else None
+    return recipe.model if isinstance(recipe, TrainRecipe) and isinstance(recipe.model, MMDiTConfig) else None

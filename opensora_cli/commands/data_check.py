@@ -55,14 +55,13 @@ def check(
     from opensora_cli.data.bucket_chart import draw_chart
     from opensora_cli.data.data_check import check_data
     from opensora_cli.data.data_check_report import report_json, report_lines
-    from opensora_cli.planning.shapes import compression
     from opensora_cli.progress import counted
 
     with counted("look", Console(stderr=True)) as report_progress:
         report = check_data(
             recipe.dataset,
             recipe.buckets,
-            compression=compression(recipe),
+            compression=recipe.pixels_per_token,
             seed=recipe.seed,
             files=count,
             report=report_progress,

@@ -7,6 +7,7 @@ only the ratio with most pixels, `_ar9:16` only that ratio. Ratios are named wid
 
 import math
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 
@@ -74,9 +75,11 @@ def aspect_table(resolution: str, compression: int = 16, training: bool = True) 
     return dict(_table(resolution, compression, training))
 
 
-def closest_ratio(height: float, width: float, table: dict[str, Size]) -> str:
-    """Return the name in `table` whose height / width is nearest; the first one on a tie."""
-    return min(table, key=lambda name: abs(height / width - ratio_value(name)))
+def closest_ratio(
+    height: float, width: float, table: dict[str, Size], value: Callable[[str], float] = ratio_value
+) -> str:
+    """Return the name in `table` whose height / width, its `value`, is nearest; the first one on a tie."""
+    return min(table, key=lambda name: abs(height / width - value(name)))
 
 
 def get_image_size(resolution: str, ratio: str, compression: int = 16, training: bool = False) -> Size:
@@ -127,13 +130,13 @@ def _size_near(budget: int, width_per_height: float, step: int, training: bool) 
     return best
 
 
-def ratio_borders(table: dict[str, Size]) -> tuple[list[float], list[str]]:
+def ratio_borders(table: dict[str, Size], value: Callable[[str], float] = ratio_value) -> tuple[list[float], list[str]]:
     """Return sorted borders between neighbouring ratios, and the names in between: `closest_ratio` for many at once.
 
     Value v (height / width) belongs to name i, where i is the number of borders below v.
     """
     named: dict[float, str] = {}
     for name in table:
-        named.setdefault(ratio_value(name), name)
+        named.setdefault(value(name), name)
     values = sorted(named)
     return [(low + high) / 2 for low, high in pairwise(values)], [named[value] for value in values]

@@ -12,6 +12,7 @@ import numpy as np
 from opensora_cli.data.buckets import Buckets
 from opensora_cli.data.draws import Ints
 from opensora_cli.data.manifest import Manifest, read_manifest
+from opensora_cli.data.rules import rules_of
 from opensora_cli.data.table_stream import open_table
 from schemas.data import BucketTable, DatasetConfig
 from schemas.errors import OsoraError
@@ -137,7 +138,7 @@ def check_data(
         duplicates=texts.duplicates(),
         captions=texts.lengths(),
         no_caption=texts.empty,
-        fit=_fit(manifest, Buckets(table, compression), dataset.fps_max, seed),
+        fit=_fit(manifest, Buckets(table, compression, rules=rules_of(dataset)), dataset.fps_max, seed),
     )
 
 

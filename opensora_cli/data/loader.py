@@ -18,6 +18,7 @@ from opensora_cli.data.position import History
 from opensora_cli.data.prefetch import PinnedTransfer, prefetched
 from opensora_cli.data.readers import frame_reader
 from opensora_cli.data.requests import EpochRequests
+from opensora_cli.data.rules import rules_of
 from opensora_cli.data.workers import Watch, into_shared_memory, worker_options
 from schemas.data import BucketTable, DatasetConfig
 from schemas.errors import OsoraError
@@ -66,7 +67,7 @@ def open_data(
     if not buckets:
         raise OsoraError('[buckets] is empty: write resolution -> frames, for example "256px" = { 33 = [1.0, 12] }.')
     manifest = read_manifest(dataset.data_path, motion=dataset.vmaf)
-    return manifest, Buckets(buckets, compression, frame_compression)
+    return manifest, Buckets(buckets, compression, frame_compression, rules_of(dataset))
 
 
 class Loader:
@@ -205,7 +206,9 @@ class Loader:
         """Return the workers, which live as long as the loader and wait between epochs."""
         return DataLoader(
             ClipDataset(
-                self.config.transform_name, self.cached, frame_reader(self.config.reader, self.config.decode_threads)
+                self.buckets.rules.transform(self.config.transform_name),
+                self.cached,
+                frame_reader(self.config.reader, self.config.decode_threads),
             ),
             batch_size=None,
             sampler=self._requests,

@@ -9,10 +9,8 @@ import numpy as np
 
 from opensora_cli.data.batches import PlannedBatch
 from opensora_cli.data.buckets import Buckets
-from opensora_cli.data.captions import training_caption
 from opensora_cli.data.dataset import BatchRequest, ClipRequest
 from opensora_cli.data.draws import Ints, Purpose, uniforms
-from opensora_cli.data.frames import latest_start, map_target_fps
 from opensora_cli.data.manifest import Manifest
 from opensora_cli.data.transforms import MIDDLE, CropDraw
 from schemas.data import DatasetConfig
@@ -83,10 +81,11 @@ class EpochRequests(Sequence[BatchRequest]):
 
     def _clip(self, row: int, draw: float, crop: CropDraw, frames: int) -> ClipRequest:
         manifest, limit = self.manifest, self.config.fps_max
+        rules = self.buckets.rules
         fps = manifest.fps_of(row)
-        new_fps, interval = map_target_fps(fps, limit)
         total = int(manifest.frames[row])
-        start = int(draw * (latest_start(total, frames, interval) + 1))
         path, text = manifest.clip(row)
-        text = training_caption(text, fps, limit, manifest.motion_of(row))
+        new_fps, interval = rules.rate(path, fps, limit)
+        start = int(draw * (rules.latest_start(total, frames, interval) + 1))
+        text = rules.caption(text, fps, limit, manifest.motion_of(row))
         return ClipRequest(row, path, text, new_fps, total, interval, start, crop)

@@ -1,10 +1,11 @@
 """Pixel transforms: cut a picture to a bucket's size and scale it to [-1, 1].
 
-Video frames are resized bilinearly without antialiasing, images bicubically by PIL: what Open-Sora 2.0 was trained with
-(datasets/utils.py, get_transforms_video and get_transforms_image).
+Video frames are resized bilinearly without antialiasing, images bicubically by PIL: what Open-Sora was trained with
+(datasets/utils.py, get_transforms_video and get_transforms_image, in 2.0 as in 1.2 but for the center of a clip).
 Legend: T frames, C channels, H W pixels.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +15,9 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-TransformName = Literal["resize_crop", "center", "rand_size_crop"]
+TransformName = Literal["resize_crop", "center", "rand_size_crop", "center_scaled"]
+"""center_scaled is how Open-Sora 1.2 brings clips to center: by a factor, which samples other places; images are the same."""
+_CENTERS = ("center", "center_scaled")
 
 
 class Cut(NamedTuple):
@@ -42,7 +45,11 @@ def transform_video(x_THWC: Tensor, name: TransformName, height: int, width: int
     """Return uint8 frames (T, H, W, 3) as float32 (T, 3, height, width) in [-1, 1]; only rand_size_crop uses the draw."""
     x_TCHW = rearrange(x_THWC, "t h w c -> t c h w").float()
     cut = cut_of(name, x_TCHW.shape[2], x_TCHW.shape[3], height, width, image=False, draw=draw)
-    x_TCHW = F.interpolate(x_TCHW, (cut.height, cut.width), mode="bilinear", align_corners=False)
+    if name == "center_scaled":
+        scale = _center_scale(x_TCHW.shape[2], x_TCHW.shape[3], height, width)
+        x_TCHW = F.interpolate(x_TCHW, scale_factor=scale, mode="bilinear", align_corners=False)
+    else:
+        x_TCHW = F.interpolate(x_TCHW, (cut.height, cut.width), mode="bilinear", align_corners=False)
     # Scaled to [-1, 1] only now: the picture is smaller than before, most often much smaller.
     return x_TCHW.div_(127.5).sub_(1)[..., cut.top : cut.top + height, cut.left : cut.left + width]
 
@@ -50,7 +57,7 @@ def transform_video(x_THWC: Tensor, name: TransformName, height: int, width: int
 def transform_image(x_HWC: Tensor, name: TransformName, height: int, width: int, draw: CropDraw = MIDDLE) -> Tensor:
     """Return a uint8 image (H, W, 3) as float32 (3, height, width) in [-1, 1]; only rand_size_crop uses the draw."""
     image = Image.fromarray(x_HWC.numpy())
-    while name == "center" and min(image.size) >= 2 * max(height, width):
+    while name in _CENTERS and min(image.size) >= 2 * max(height, width):
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     cut = cut_of(name, image.height, image.width, height, width, image=True, draw=draw)
     image = image.resize((cut.width, cut.height), Image.Resampling.BICUBIC)
@@ -77,7 +84,10 @@ def cut_of(
     """
     if name == "rand_size_crop":
         return _random_cut(height, width, to_height, to_width, draw)
-    if name == "center":
+    if name == "center_scaled" and not image:
+        scale = _center_scale(height, width, to_height, to_width)
+        new_height, new_width = int(height * scale), int(width * scale)
+    elif name in _CENTERS:
         scale = max(to_height, to_width) / min(height, width)
         new_height, new_width = round(height * scale), round(width * scale)
     elif to_height / height > to_width / width:
@@ -87,6 +97,13 @@ def cut_of(
     # Upstream's video crop of resize_crop truncates an odd half; everything else rounds it to even.
     middle = _truncated_half if name == "resize_crop" and not image else _rounded_half
     return Cut(new_height, new_width, middle(new_height - to_height), middle(new_width - to_width))
+
+
+def _center_scale(height: int, width: int, to_height: int, to_width: int) -> float:
+    short, target = min(height, width), max(to_height, to_width)
+    scale = target / short
+    # Rounding must not cost the short side its last pixel: a size by a factor is rounded down.
+    return scale if short * scale >= target else math.nextafter(scale, math.inf)
 
 
 def _random_cut(height: int, width: int, to_height: int, to_width: int, draw: CropDraw) -> Cut:

@@ -22,7 +22,7 @@ from opensora_cli.distributed.process import Process
 from opensora_cli.distributed.sequence import share_tokens
 from opensora_cli.distributed.stage import no_plan, sharing_stage
 from opensora_cli.distributed.tensor import Slice, share_features
-from opensora_models.layers.latent_parallel import HasUnits
+from opensora_models.layers.units import HasUnits
 from schemas.parallel import ParallelConfig
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from opensora_cli.data.buckets import Buckets
 from opensora_cli.data.manifest import read_manifest
+from opensora_cli.data.rules import rules_of
 from schemas.data import BucketTable, DatasetConfig
 
 Length = tuple[str, int]
@@ -37,7 +38,7 @@ class Clips:
 def count_clips(path: str | Path, dataset: DatasetConfig, table: BucketTable, compression: int, seed: int) -> Clips:
     """Assign every row of a table as the first epoch does. Raises OsoraError for a table that training would refuse."""
     manifest = read_manifest(path, motion=dataset.vmaf)
-    buckets = Buckets(table, compression)
+    buckets = Buckets(table, compression, rules=rules_of(dataset))
     columns = manifest.frames, manifest.heights, manifest.widths, manifest.fps
     assignment = buckets.assign(*columns, dataset.fps_max, seed=seed, epoch=0)
     filled = np.bincount(assignment.bucket[assignment.bucket >= 0], minlength=len(buckets.keys)).tolist()

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from opensora_cli.data.aspect import aspect_table
 from opensora_cli.data.buckets import Buckets
+from opensora_cli.data.rules import rules_of
 from opensora_cli.sampling.size import sample_size
 from schemas.recipes import AnyRecipe, SampleRecipe, TrainRecipe, VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
 
@@ -40,8 +40,9 @@ def shapes_of(recipe: AnyRecipe) -> list[ClipShape]:
 
 def _bucket_shapes(recipe: TrainRecipe | VaeTrainRecipe | VaeSampleRecipe | VaeStatsRecipe) -> list[ClipShape]:
     found = []
-    for level in Buckets(recipe.buckets, recipe.pixels_per_token).levels:
-        sizes = aspect_table(level.resolution, recipe.pixels_per_token).values()
+    buckets = Buckets(recipe.buckets, recipe.pixels_per_token, rules=rules_of(recipe.dataset))
+    for level in buckets.levels:
+        sizes = buckets.sizes(level.resolution).values()
         height, width = max(sizes, key=lambda size: size[0] * size[1])
         for frames in sorted(level.lengths):
             batch_size = recipe.buckets[level.resolution][frames][1]

@@ -15,6 +15,7 @@ from opensora_cli.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from opensora_cli.data.meta_columns import META_COLUMNS, Cell
 from opensora_cli.data.meta_worker import Look
 from opensora_cli.data.row_texts import RowText
+from opensora_cli.data.rules import rules_of
 from opensora_cli.progress import JobProgress
 from schemas.data import BucketTable
 from schemas.errors import OsoraError
@@ -42,7 +43,7 @@ def open_clips(recipe: VaeSampleRecipe | VaeStatsRecipe, console: Console, devic
         raise OsoraError('[buckets] is empty: write resolution -> frames, for example "256px" = { 17 = [1.0, 1] }.')
     else:
         manifest = manifest_of_folder(Path(path).expanduser(), console)
-        table = Buckets(buckets, compression, recipe.ae.time_compression_ratio)
+        table = Buckets(buckets, compression, recipe.ae.time_compression_ratio, rules_of(recipe.dataset))
         loader = Loader(manifest, table, recipe.dataset, seed=recipe.seed, device=device)
     notes = loader.warnings()
     if buckets != recipe.buckets:

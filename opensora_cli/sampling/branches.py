@@ -8,13 +8,13 @@ from opensora_cli.distributed.team import Team
 from opensora_cli.fitting_tiles import SHARE, free_memory
 from opensora_cli.planning.mmdit import MMDiTCounter, Tokens, evaluating
 from opensora_cli.planning.precision import Precision
-from schemas.denoiser import DenoiserConfig
+from schemas.denoiser import MMDiTConfig
 
 Branches = Literal["auto", "batched", "in_turn"]
 
 
 def in_turn(
-    asked: Branches, denoiser: DenoiserConfig, tokens: Tokens, dtype: torch.dtype, device: torch.device, team: Team
+    asked: Branches, denoiser: MMDiTConfig, tokens: Tokens, dtype: torch.dtype, device: torch.device, team: Team
 ) -> bool:
     """Whether to evaluate one branch at a time: as asked, or where all `tokens` of a step do not fit in what is free.
 
@@ -27,7 +27,7 @@ def in_turn(
     return not team.agree([fits])[0]
 
 
-def evaluation_fits(denoiser: DenoiserConfig, tokens: Tokens, dtype: torch.dtype, free: int) -> bool:
+def evaluation_fits(denoiser: MMDiTConfig, tokens: Tokens, dtype: torch.dtype, free: int) -> bool:
     """Whether an evaluation of so many tokens on a GPU fits in `free` bytes, with a margin for the estimate's error."""
     precision = Precision.of("fp32" if dtype == torch.float32 else "bf16", "cuda", autocast=False)
     return evaluating(MMDiTCounter(denoiser, precision), tokens) <= SHARE * free

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from opensora_cli.sampling.denoise import ALONE_ON, Denoised
-from opensora_models.diffusion.guidance import guided
+from opensora_models.conditions import conditions_of
+from opensora_models.diffusion.classifier_free import guided
 from opensora_models.diffusion.process import ClipSize, Draw, Process, ProcessSolver
 from opensora_models.diffusion.solver import OnStep
 
@@ -49,7 +50,8 @@ def denoise_latents(
     `start_BCTHW` is unit noise, with given latents in the frames whose `mask_BT` is below 1: see `Process.sample`. A step
     whose scale is 1 evaluates the caption alone. Latents are kept in float32 between steps.
     """
-    evaluate = _Evaluation(model, {name: conditions[name] for name in model.conditions & conditions.keys()}, steps)
+    taken = {name: conditions[name] for name in conditions_of(model) & conditions.keys()}
+    evaluate = _Evaluation(model, taken, steps)
 
     def predict(x_BCTHW: Tensor, t_B: Tensor, active_BT: Tensor | None, step: int) -> Tensor:
         scale = steps.scale(step, float(t_B[0]) / process.noise_time)
@@ -98,19 +100,19 @@ class _Evaluation:
     def _guided(
         self, x: Tensor, t_B: Tensor, active_BT: Tensor | None, conditions: Mapping[str, Tensor], scale: float
     ) -> Tensor:
-        inputs = {"x_BCTHW": x.to(_dtype_of(self.model)), "timesteps_B": t_B, **conditions}
-        if active_BT is not None and "x_mask_BT" in self.model.conditions:
+        inputs = {"x_BCTHW": x.to(next(self.model.parameters()).dtype), "timesteps_B": t_B, **conditions}
+        if active_BT is not None and "x_mask_BT" in conditions_of(self.model):
             inputs["x_mask_BT"] = active_BT
         kept = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         if scale == 1:
-            return self.model(**inputs).float()
+            return self._answer(inputs, kept)
         if self.steps.in_turn:
-            caption, empty = (self.model(**inputs, drop_B=drop_B).float() for drop_B in (kept, ~kept))
+            caption, empty = self._answer(inputs, kept), self._answer(inputs, ~kept)
         else:
             twice = {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
-            caption, empty = self.model(**twice, drop_B=torch.cat([kept, ~kept])).float().chunk(2)
+            caption, empty = self._answer(twice, torch.cat([kept, ~kept])).chunk(2)
         return guided(caption, empty, scale, self.steps.guided_channels or x.shape[1])
 
-
-def _dtype_of(model: nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype
+    def _answer(self, inputs: Mapping[str, Tensor], drop_B: Tensor) -> Tensor:
+        out_BCTHW: Tensor = self.model(**inputs, drop_B=drop_B)
+        return out_BCTHW.float()

@@ -20,11 +20,13 @@ from opensora_cli.sampling.stages import Stages
 from opensora_models.diffusion.condition import References, inference_condition, place_references, trim_repeats
 from opensora_models.diffusion.guidance import GuidanceScales
 from opensora_models.diffusion.noise import latent_noise
+from opensora_models.diffusion.process import Process
+from opensora_models.diffusion.rectified_flow import RectifiedFlow
 from opensora_models.diffusion.schedule import get_schedule
-from opensora_models.diffusion.solver import OnStep
+from opensora_models.diffusion.solver import OnStep, is_flow_solver
 from opensora_models.mmdit.attention import preferred_kernels
 from opensora_models.text.features import TextFeatures
-from schemas.denoiser import DenoiserConfig
+from schemas.denoiser import DenoiserConfig, MMDiTConfig
 from schemas.sampling import SamplingConfig
 
 ModelName = Literal["denoiser", "autoencoder"]
@@ -71,6 +73,8 @@ class Generator:
     config: DenoiserConfig
     waiting: Mapping[ModelName, Waiting] = field(default_factory=dict)
     works_on: torch.device | None = None
+    process: Process = field(default_factory=RectifiedFlow)
+    """How the denoiser of latents was trained; packed ones are rectified flows."""
 
     @property
     def device(self) -> torch.device:
@@ -117,10 +121,12 @@ def generate(
     up to the rounding of matrix products on a GPU. `stages` gets the seconds of denoising and decoding.
     """
     stages = stages or Stages(torch.device("cpu"))
-    noise_BCTHW = draw_noise(models, config, size, seeds)
+    model = models.config
+    assert isinstance(model, MMDiTConfig)
+    noise_BCTHW = draw_noise(models, config, size, seeds, model.patch_size)
     kernels = preferred_kernels(config.attention, models.device)
     with stages.stage("denoise"), models.at_work("denoiser"), kernels:
-        denoised = _denoise(models, config, noise_BCTHW, caption, negative, references, on_step, team)
+        denoised = _denoise(models, model, config, noise_BCTHW, caption, negative, references, on_step, team)
     own = team.own(range(len(seeds)))
     with stages.stage("decode"), models.at_work("autoencoder"):
         video_BCTHW = _decode(models.autoencoder, config, denoised.latent, references, own)
@@ -143,7 +149,9 @@ def _decode(
     return trim_repeats(video_BCTHW, config.cond_type, time_stride=time_stride, causal=ae.causal)
 
 
-def draw_noise(models: Generator, config: SamplingConfig, size: tuple[int, int], seeds: Sequence[int]) -> Tensor:
+def draw_noise(
+    models: Generator, config: SamplingConfig, size: tuple[int, int], seeds: Sequence[int], patch_size: int
+) -> Tensor:
     """Draw every sample's noise on the CPU from a generator of its own, then move it to the denoiser's device."""
     ae = models.autoencoder
     latent_frames = ae.latent_size(config.num_frames, *size)[0]
@@ -155,7 +163,7 @@ def draw_noise(models: Generator, config: SamplingConfig, size: tuple[int, int],
             height=size[0],
             width=size[1],
             spatial_stride=ae.strides[1],
-            patch_size=models.config.patch_size,
+            patch_size=patch_size,
         )
         for seed in seeds
     ]
@@ -171,6 +179,7 @@ def encode_references(autoencoder: Autoencoder, clips: Sequence[Tensor]) -> list
 
 def _denoise(
     models: Generator,
+    model: MMDiTConfig,
     config: SamplingConfig,
     noise_BCTHW: Tensor,
     caption: TextFeatures,
@@ -179,17 +188,18 @@ def _denoise(
     on_step: OnStep | None,
     team: Team,
 ) -> Denoised:
-    ae, patch = models.autoencoder, models.config.patch_size
+    ae, patch, solver = models.autoencoder, model.patch_size, config.solver
+    assert is_flow_solver(solver), "a rule refuses the others"
     frames, height, width = noise_BCTHW.shape[2:]
     times = get_schedule(
         config.num_steps, height * width // patch**2, frames, shift=config.shift, shift_alpha=config.flow_shift
     )
     condition_BCTHW = None
-    if models.config.cond_embed:
+    if model.cond_embed:
         condition_BCTHW = inference_condition(
             noise_BCTHW, config.cond_type, references, time_stride=ae.strides[0], causal=ae.causal
         )
-    if models.config.guidance_embed:
+    if model.guidance_embed:
         return denoise_distilled(
             models.denoiser,
             noise_BCTHW,
@@ -198,7 +208,7 @@ def _denoise(
             guidance=config.guidance,
             patch_size=patch,
             condition_BCTHW=condition_BCTHW,
-            solver=config.solver,
+            solver=solver,
             on_step=on_step,
             cache_threshold=config.cache_threshold,
         )
@@ -214,9 +224,9 @@ def _denoise(
         scales=guidance_scales(config),
         patch_size=patch,
         condition_BCTHW=condition_BCTHW,
-        solver=config.solver,
+        solver=solver,
         in_turn=in_turn(
-            config.cfg_branches, models.config, tokens, next(models.denoiser.parameters()).dtype, models.device, team
+            config.cfg_branches, model, tokens, next(models.denoiser.parameters()).dtype, models.device, team
         ),
         on_step=on_step,
         shared=team.branches,

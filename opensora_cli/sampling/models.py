@@ -13,16 +13,18 @@ from opensora_cli.sampling.generate import ALONE, Generator, ModelName
 from opensora_cli.sampling.offload import BlockSwap, Waiting, WholeModel
 from opensora_cli.training.draws import seeded_init
 from opensora_models.adapter import add_to_weights, read_adapter
-from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.build import Denoiser, build_autoencoder, build_denoiser
 from opensora_models.compiled import compile_blocks
+from opensora_models.diffusion.build import build_process
 from opensora_models.layers.float8_linear import use_float8
 from opensora_models.mmdit.adapter_layout import adapter_as
 from opensora_models.mmdit.attention import pick_attention
 from opensora_models.mmdit.model import MMDiT
-from opensora_models.mmdit.parallel import units, use_attention
+from opensora_models.mmdit.parallel import use_attention
 from opensora_models.weight_stream import fill, stream_weights
-from opensora_models.weights import read_weights
+from opensora_models.weights import load_weights, read_weights
 from schemas.autoencoder import AutoencoderConfig
+from schemas.denoiser import MMDiTConfig
 from schemas.recipes import SampleRecipe
 
 HOST = torch.device("cpu")
@@ -64,23 +66,26 @@ def load_models(
     autoencoder = frozen_autoencoder(recipe.ae, weights["ae"], seed=config.seed, dtype=dtype, device=home)
     denoiser = _load_denoiser(recipe, weights["model"], adapters or {}, dtype, before, device)
     denoiser.eval().requires_grad_(False)
-    use_attention(denoiser, attention)
+    if isinstance(denoiser, MMDiT):
+        use_attention(denoiser, attention)
     team.spread(denoiser)
     denoiser.to(home)
     waiting = _put_away(denoiser, autoencoder, config.offload, device)
     if config.compile:
         compile_blocks(denoiser, any_size=False)
-    return Generator(denoiser, autoencoder, recipe.model, waiting, device)
+    return Generator(denoiser, autoencoder, recipe.model, waiting, device, build_process(recipe.diffusion))
 
 
-def _put_away(denoiser: MMDiT, autoencoder: nn.Module, offload: str, device: torch.device) -> dict[ModelName, Waiting]:
+def _put_away(
+    denoiser: Denoiser, autoencoder: nn.Module, offload: str, device: torch.device
+) -> dict[ModelName, Waiting]:
     """Take the models that are not always on the device into host memory."""
     if offload == "none":
         return {}
-    by_block = offload == "block" and units(denoiser)
+    by_block = offload == "block" and denoiser.units
     return {
         "autoencoder": WholeModel(autoencoder, device),
-        "denoiser": BlockSwap(denoiser, units(denoiser), device) if by_block else WholeModel(denoiser, device),
+        "denoiser": BlockSwap(denoiser, denoiser.units, device) if by_block else WholeModel(denoiser, device),
     }
 
 
@@ -91,11 +96,16 @@ def _load_denoiser(
     dtype: torch.dtype,
     home: torch.device,
     device: torch.device,
-) -> MMDiT:
+) -> Denoiser:
     """Return the denoiser in the memory of `home`, the matrices of its blocks in 8 bits if the recipe says so."""
     if path is None:
         with seeded_init(recipe.sampling.seed), home:
             denoiser = build_denoiser(recipe.model)
+        return _prepared(denoiser, recipe, dtype)
+    if not isinstance(recipe.model, MMDiTConfig):
+        with home:
+            denoiser = build_denoiser(recipe.model)
+        load_weights(denoiser, path)  # a billion weights at most, which may lie in the file in another way
         return _prepared(denoiser, recipe, dtype)
     # Every tensor is about to be loaded, so none is initialised, and none exists in a precision that is not wanted.
     with torch.device("meta"):
@@ -109,13 +119,14 @@ def _adapted(path: str, adapters: Mapping[Path, float], recipe: SampleRecipe) ->
     """Yield the weights at `path` with every adapter added; for that they are all there at once."""
     state = read_weights(path)
     for adapter, weight in adapters.items():
+        assert isinstance(recipe.model, MMDiTConfig), "a rule refuses adapters of other families"
         add_to_weights(state, adapter_as(read_adapter(adapter), recipe.model), weight)
     yield from state.items()
 
 
-def _prepared(denoiser: MMDiT, recipe: SampleRecipe, dtype: torch.dtype) -> MMDiT:
+def _prepared(denoiser: Denoiser, recipe: SampleRecipe, dtype: torch.dtype) -> Denoiser:
     denoiser.to(dtype)
     if recipe.sampling.fp8_weights:
-        for block in units(denoiser):
+        for block in denoiser.units:
             use_float8(block)
     return denoiser

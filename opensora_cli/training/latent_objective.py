@@ -10,8 +10,8 @@ from opensora_cli.data.cache.inputs import CachedInputs
 from opensora_cli.data.loader import Batch
 from opensora_cli.training.denoise_objective import DenoiserObjective, Encoded, Noised, Tensors
 from opensora_cli.training.draws import Draws
-from opensora_models.build import build_process
-from opensora_models.conditions import PixelSize, clip_conditions, text_conditions
+from opensora_models.conditions import PixelSize, clip_conditions, conditions_of, text_conditions
+from opensora_models.diffusion.build import build_process
 from opensora_models.diffusion.frame_masks import draw_frame_masks
 from opensora_models.diffusion.process import ClipSize
 from schemas.denoiser import LatentDenoiser
@@ -26,11 +26,13 @@ class LatentObjective(DenoiserObjective):
         assert isinstance(recipe.model, LatentDenoiser)
         self.config = recipe.model
         self.process = build_process(recipe.diffusion)
-        self.conditions = self.module.conditions
+        self.conditions = conditions_of(self.module)
 
     def draw_times(self, draws: Draws, encoded: Encoded) -> Tensor:
         """Draw times as the process does for clips of this size."""
-        return self.process.draw_times(draws.generator("times"), len(encoded.latents), self._size(encoded)).to(self.device)
+        return self.process.draw_times(draws.generator("times"), len(encoded.latents), self._size(encoded)).to(
+            self.device
+        )
 
     def fixed_times(self, share: float, batch: int) -> Tensor:
         """Return that share of the process's time of pure noise."""
@@ -46,8 +48,8 @@ class LatentObjective(DenoiserObjective):
         if drop_captions and self.config.class_dropout_prob:
             dropped_B = torch.rand(size, generator=draws.generator("drop text")) < self.config.class_dropout_prob
             given["drop_B"] = dropped_B.to(self.device)
-        if self.config.takes_frames and self.recipe.mask_ratios.any:
-            made_BT = draw_frame_masks(self.recipe.mask_ratios, size, frames, draws.generator("frames"))
+        if ratios := self.recipe.mask_ratios.ratios():
+            made_BT = draw_frame_masks(ratios, size, frames, draws.generator("frames"))
             given["x_mask_BT"] = made_BT.to(self.device)
         return Encoded(x_0_BCTHW, batch.features or self.features(batch.text), given)
 

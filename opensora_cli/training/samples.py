@@ -14,6 +14,7 @@ from opensora_cli.training.checkpoint import TrainState
 from opensora_cli.training.denoise_objective import DenoiserObjective
 from opensora_cli.training.looks import at_rest, shared_out
 from opensora_cli.training.metrics import Metrics
+from opensora_models.conditions import conditions_of
 from opensora_models.text.features import TextFeatures
 
 
@@ -24,6 +25,11 @@ class _Autocast(nn.Module):
         super().__init__()
         self.module = module
         self.device, self.dtype = device, dtype
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """What a denoiser of latents takes."""
+        return conditions_of(self.module)
 
     def forward(self, **inputs: Tensor | None) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

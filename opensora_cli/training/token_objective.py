@@ -103,4 +103,6 @@ class TokenObjective(DenoiserObjective):
         drop_t5_B = torch.rand(size, generator=draws.generator("drop t5"))
         drop_clip_B = torch.rand(size, generator=draws.generator("drop clip"))
         t5_BLD = drop_text(features["t5"], self._null["t5"], drop_t5_B, ratio.t5)
-        return TextFeatures({"t5": t5_BLD, "clip": drop_text(features["clip"], self._null["clip"], drop_clip_B, ratio.clip)})
+        return TextFeatures(
+            {"t5": t5_BLD, "clip": drop_text(features["clip"], self._null["clip"], drop_clip_B, ratio.clip)}
+        )

@@ -4,10 +4,10 @@ from opensora_models.diffusion.iddpm import IDDPM
 from opensora_models.diffusion.process import Process
 from opensora_models.diffusion.rectified_flow import RectifiedFlow
 from opensora_models.diffusion.timestep_flow import TimestepFlow
-from schemas.diffusion import DiffusionConfig, IDDPMConfig, TimestepFlowConfig
+from schemas.diffusion import AnyDiffusion, DiffusionConfig, IDDPMConfig, TimestepFlowConfig
 
 
-def build_process(config: DiffusionConfig | TimestepFlowConfig | IDDPMConfig) -> Process:
+def build_process(config: AnyDiffusion) -> Process:
     """Return the process of a config; guidance, which needs the model's branches, is not part of it."""
     match config:
         case DiffusionConfig():

@@ -7,11 +7,17 @@ rectified flow: alpha = 1 - t, sigma = t, and the prediction of the data is x - 
 import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeGuard, get_args
 
 from torch import Tensor
 
 SolverName = Literal["euler", "heun", "dpmpp_2m"]
+
+
+def is_flow_solver(name: str) -> TypeGuard[SolverName]:
+    """Whether a solver follows a velocity."""
+    return name in get_args(SolverName)
+
 
 Velocity = Callable[[Tensor, float, int], Tensor]
 """Velocity at a point and a time; the last argument is the 0-based step, whose guidance holds for all its evaluations."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from opensora_models.dit.weights import COMPUTED_KEYS, LIKELY_CAUSES, from_published
+from opensora_models.dit.weights import COMPUTED_KEYS, LIKELY_CAUSES, as_own
 from opensora_models.layers.adaln_zero import (
     AdaLNBlock,
     AdaLNFinalLayer,
@@ -31,7 +31,7 @@ class DiT(nn.Module):
     conditions: ClassVar[frozenset[str]] = frozenset({"text_BLD", "labels_B", "drop_B"})
     computed_keys: ClassVar[tuple[str, ...]] = COMPUTED_KEYS
     likely_causes = LIKELY_CAUSES
-    from_published = staticmethod(from_published)
+    as_own = staticmethod(as_own)
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()

@@ -23,6 +23,6 @@ LIKELY_CAUSES = (
 """What a difference between a file and the model looks like (see weights.Misfit.likely_keys), and the key behind it."""
 
 
-def from_published(state: Mapping[str, Tensor]) -> StateDict:
+def as_own(state: Mapping[str, Tensor]) -> StateDict:
     """Return the weights of Latte-XL-2-256x256-ucf101.pt (its table `ema`), or of upstream's own training, as this model's."""
     return from_image_weights(state, COMPUTED_KEYS)

@@ -14,15 +14,6 @@ from opensora_models.layers.latent_patches import Tokens
 
 
 @runtime_checkable
-class HasUnits(Protocol):
-    """A denoiser that knows its blocks: the weights of one are gathered together."""
-
-    @property
-    def units(self) -> list[nn.Module]:
-        """The blocks in order."""
-
-
-@runtime_checkable
 class SharesFrames(Protocol):
     """A denoiser whose frames may be divided: `tokens_in` is called before its blocks, `tokens_out` on their patches."""
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
-
 from opensora_models.mmdit.attention import Attention
 from opensora_models.mmdit.blocks import DoubleStreamBlock, SelfAttention, SingleStreamBlock
 from opensora_models.mmdit.model import MMDiT
@@ -80,8 +78,3 @@ def attending_blocks(model: MMDiT) -> Iterator[DoubleStreamBlock | SingleStreamB
     """Yield the blocks whose `attention` spans all tokens."""
     yield from model.double_blocks
     yield from model.single_blocks
-
-
-def units(model: MMDiT) -> list[nn.Module]:
-    """Return the modules whose weights are gathered together when each process holds a part of them."""
-    return [*model.double_blocks, *model.single_blocks]

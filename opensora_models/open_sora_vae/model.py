@@ -14,7 +14,6 @@ from schemas.autoencoder.frames import latent_frames, part_frames, parts_of
 from schemas.autoencoder.open_sora_vae import ByChannel
 from schemas.errors import OsoraError
 
-
 PICTURES_PREFIX = "spatial_vae.module."
 
 
@@ -96,7 +95,7 @@ class OpenSoraVAE(nn.Module):
     @property
     def pictures(self) -> Pictures:
         """The autoencoder of pictures."""
-        return cast(Pictures, self.spatial_vae.module)
+        return cast("Pictures", self.spatial_vae.module)
 
     def own_key(self, key: str) -> str:
         """Return our name of a file's key."""
@@ -161,8 +160,8 @@ def _check(config: OpenSoraVAEConfig) -> None:
     spatial, temporal = config.vae_2d.latent_channels, config.vae_temporal.in_out_channels
     if spatial != temporal:
         raise OsoraError(
-            f"ae.vae_2d.latent_channels = {spatial}, but ae.vae_temporal.in_out_channels = {temporal}: the stage along time takes "
-            "the latents of pictures. Make them equal."
+            f"ae.vae_2d.latent_channels = {spatial}, but ae.vae_temporal.in_out_channels = {temporal}: the stage along time "
+            "takes the latents of pictures. Make them equal."
         )
     for name, values in (("shift", config.shift), ("scale", config.scale)):
         if isinstance(values, tuple) and len(values) != config.latent_channels:

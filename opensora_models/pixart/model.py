@@ -14,7 +14,7 @@ from opensora_models.layers.recompute import Recompute
 from opensora_models.layers.starting_weights import start_at_zero, start_linear, start_small
 from opensora_models.layers.widths import check_widths
 from opensora_models.pixart.blocks import Grid, PixArtBlock
-from opensora_models.pixart.weights import COMPUTED_KEYS, LIKELY_CAUSES, from_published
+from opensora_models.pixart.weights import COMPUTED_KEYS, LIKELY_CAUSES, as_own
 from schemas.denoiser.pixart import PixArtConfig
 from schemas.errors import OsoraError
 
@@ -31,7 +31,7 @@ class PixArt(nn.Module):
     conditions: frozenset[str] = frozenset({"text_BLD", "text_mask_BL", "drop_B", *SIZES})
     computed_keys: ClassVar[tuple[str, ...]] = COMPUTED_KEYS
     likely_causes = LIKELY_CAUSES
-    from_published = staticmethod(from_published)
+    as_own = staticmethod(as_own)
 
     def __init__(self, config: PixArtConfig) -> None:
         super().__init__()

@@ -27,6 +27,6 @@ LIKELY_CAUSES = (
 """What a difference between a file and the model looks like (see weights.Misfit.likely_keys), and the key behind it."""
 
 
-def from_published(state: Mapping[str, Tensor]) -> StateDict:
+def as_own(state: Mapping[str, Tensor]) -> StateDict:
     """Return the weights of PixArt-XL-2-*.pth and PixArt-Sigma-XL-2-*.pth (their table `state_dict`) as this model's."""
     return from_image_weights(state, COMPUTED_KEYS)

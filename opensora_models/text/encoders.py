@@ -1,4 +1,4 @@
-"""The text encoders of Flux and Open-Sora 2.0, frozen: T5 for the tokens, CLIP for the pooled vector.
+"""The text encoders of Flux and Open-Sora, frozen: T5 for the tokens, CLIP for the pooled vector.
 
 They come from a local folder or the local hub cache; nothing is downloaded and no foreign code is run. Weights are
 safetensors, or PyTorch's own files read without unpickling objects (the published T5 has no others).
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedModel, T5EncoderModel
 from transformers.utils.logging import disable_progress_bar
 
+from opensora_models.text.cleaning import Cleaning, clean
 from opensora_models.text.features import TextFeatures
 from schemas.errors import OsoraError
 from schemas.text import TextPart
@@ -22,27 +23,39 @@ from schemas.text import TextPart
 class T5Encoder(nn.Module):
     """Captions to the last hidden states of T5's encoder (B, max_length, width), padding included.
 
-    No attention mask is passed: the published denoisers were trained on padded tokens that attend to one another.
+    Without `masked` no attention mask is passed: the denoisers of Flux and Open-Sora 2.0 were trained on padded tokens that
+    attend to one another. Open-Sora 1.x masks padding, and cleans captions first: see `cleaning.py`.
     """
 
-    def __init__(self, name: str, max_length: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, name: str, max_length: int, dtype: torch.dtype, *, cleaning: Cleaning = "none", masked: bool = False
+    ) -> None:
         super().__init__()
         self.tokenizer = _load_tokenizer(name, "text.t5")
         self.model = _load_model(T5EncoderModel, name, "text.t5", dtype)
         self.max_length = max_length
+        self.cleaning: Cleaning = cleaning
+        self.masked = masked
         self.width: int = self.model.config.d_model
 
     @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Encode captions, longer ones cut: the tokens, and which of them count, (B, max_length) bool; unmasked, all do."""
+        ids_BL, mask_BL = _token_ids(self.tokenizer, clean(texts, self.cleaning), self.max_length)
+        ids_BL, mask_BL = ids_BL.to(self.model.device), mask_BL.to(self.model.device)
+        if not self.masked:
+            return self.model(input_ids=ids_BL).last_hidden_state, torch.ones_like(mask_BL)
+        return self.model(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state, mask_BL
+
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Encode captions; longer ones are cut."""
-        ids_BL = _token_ids(self.tokenizer, texts, self.max_length).to(self.model.device)
-        return self.model(input_ids=ids_BL).last_hidden_state
+        return self.encode(texts)[0]
 
 
 class ClipEncoder(nn.Module):
     """Captions to CLIP's pooled vector (B, width): the last hidden state at the end-of-text token."""
 
-    def __init__(self, name: str, max_length: int, dtype: torch.dtype) -> None:
+    def __init__(self, name: str, max_length: int, dtype: torch.dtype, *, cleaning: Cleaning = "none") -> None:
         super().__init__()
         self.tokenizer = _load_tokenizer(name, "text.clip")
         self.model = _load_model(CLIPTextModel, name, "text.clip", dtype)
@@ -52,13 +65,14 @@ class ClipEncoder(nn.Module):
                 f"text.clip.max_length = {max_length}: {name} has {positions} positions. Use at most that many."
             )
         self.max_length = max_length
+        self.cleaning: Cleaning = cleaning
         self.width: int = self.model.config.hidden_size
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Encode captions; longer ones are cut."""
-        ids_BL = _token_ids(self.tokenizer, texts, self.max_length).to(self.model.device)
-        return self.model(input_ids=ids_BL).pooler_output
+        ids_BL, _ = _token_ids(self.tokenizer, clean(texts, self.cleaning), self.max_length)
+        return self.model(input_ids=ids_BL.to(self.model.device)).pooler_output
 
 
 class TextEncoders:
@@ -84,13 +98,23 @@ class TextEncoders:
 def _class_numbers(texts: Sequence[str]) -> Tensor:
     wrong = next((text for text in texts if not (text.strip().isascii() and text.strip().isdecimal())), None)
     if wrong is not None:
-        raise OsoraError(f"caption {wrong!r}: this denoiser takes classes. Write the number of a class, counted from 0.")
+        raise OsoraError(
+            f"caption {wrong!r}: this denoiser takes classes. Write the number of a class, counted from 0."
+        )
     return torch.tensor([int(text) for text in texts])
 
 
-def _token_ids(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tensor:
-    tokens = tokenizer(list(texts), padding="max_length", truncation=True, max_length=max_length, return_tensors="pt")
-    return tokens["input_ids"]
+def _token_ids(tokenizer: Any, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
+    """Return the tokens' ids (B, max_length), and which of them are no padding, as bool."""
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length",
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    return tokens["input_ids"], tokens["attention_mask"].bool()
 
 
 def _load_tokenizer(name: str, key: str) -> Any:

@@ -3,13 +3,17 @@
 from collections.abc import Iterator
 from itertools import combinations
 
-from schemas.checks.data import RESOLUTION
+from schemas.checks.data import FIXED_SIZE, RESOLUTION
 from schemas.checks.registry import Finding, rule
+from schemas.data import PIXELS_1_2, RulesName
 from schemas.recipes import ClipsRecipe, SampleRecipe, TrainRecipe, VaeSampleRecipe, VaeTrainRecipe
 
 
-def pixels(resolution: str) -> int | None:
+def pixels(resolution: str, rules: RulesName = "open-sora-2.0") -> int | None:
     """Return the pixels of a frame that a resolution's name stands for, or None for no resolution."""
+    if rules == "open-sora-1.2":
+        fixed = FIXED_SIZE.fullmatch(resolution)
+        return int(fixed[1]) * int(fixed[2]) if fixed else PIXELS_1_2.get(resolution)
     match = RESOLUTION.fullmatch(resolution)
     if match is None:
         return None
@@ -64,7 +68,7 @@ def buckets_take_clips(recipe: ClipsRecipe) -> Iterator[Finding]:
 )
 def resolutions_differ(recipe: ClipsRecipe) -> Iterator[Finding]:
     """No two resolutions of all aspect ratios have the same number of pixels and a length in common."""
-    plain = {name: pixels(name) for name in recipe.buckets if "_" not in name}
+    plain = {name: pixels(name, recipe.dataset.rules) for name in recipe.buckets if "_" not in name}
     for first, second in combinations(plain, 2):
         shared = recipe.buckets[first].keys() & recipe.buckets[second].keys()
         if plain[first] is not None and plain[first] == plain[second] and shared:
@@ -95,8 +99,9 @@ def frames_hold_a_token(recipe: ClipsRecipe | SampleRecipe) -> Iterator[Finding]
     named = [(("buckets", name), name) for name in recipe.buckets] if isinstance(recipe, ClipsRecipe) else []
     if isinstance(recipe, SampleRecipe) and recipe.sampling.resolution is not None:
         named = [(("sampling", "resolution"), recipe.sampling.resolution)]
+    rules: RulesName = recipe.dataset.rules if isinstance(recipe, ClipsRecipe) else "open-sora-2.0"
     for key, name in named:
-        count = pixels(name)
+        count = pixels(name, rules)
         if count is not None and count < side**2:
             yield Finding((key,), f"{name} has {count} pixels, but a token covers {side} x {side} = {side**2}.")
 

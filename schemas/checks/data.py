@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from schemas.checks.frames import frames_advice
 from schemas.checks.model import why_no_frames
 from schemas.checks.registry import Finding, rule
+from schemas.data import PIXELS_1_2
 from schemas.denoiser import MMDiTConfig
 from schemas.recipes import ClipsRecipe, TrainRecipe
 
 RESOLUTION = re.compile(r"[1-9][0-9]*(px|p)(_max|_ar[0-9]+(\.[0-9]+)?:[0-9]+(\.[0-9]+)?)?")
+FIXED_SIZE = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
+ONE_OF_OURS = 'Write "256px" (256 x 256 pixels), "480p", "768px_max" or "512px_ar16:9".'
 FRAMES_SHOWN = {
     "i2v_head": 1,
     "i2v_tail": 1,
@@ -52,7 +55,7 @@ def there_are_buckets(recipe: ClipsRecipe) -> Iterator[Finding]:
     "OSR202",
     ClipsRecipe,
     reason="A bucket's name says how many pixels a frame has.",
-    fix='Write "256px" (256 x 256 pixels), "480p", "768px_max" or "512px_ar16:9".',
+    fix=ONE_OF_OURS,
     wrong="""
         kind = "train"
         [buckets]
@@ -65,10 +68,53 @@ def there_are_buckets(recipe: ClipsRecipe) -> Iterator[Finding]:
     """,
 )
 def resolutions_are_known(recipe: ClipsRecipe) -> Iterator[Finding]:
-    """Names are `<N>px` or `<N>p`, with `_max` or `_ar<W>:<H>` behind."""
+    """Names are `<N>px` or `<N>p`, with `_max` or `_ar<W>:<H>` behind; with open-sora-1.2 its own, or `<height>x<width>`."""
+    older = recipe.dataset.rules == "open-sora-1.2"
     for name in recipe.buckets:
-        if RESOLUTION.fullmatch(name) is None:
-            yield Finding((("buckets", name),), f'"{name}" is not a resolution.')
+        if not older and RESOLUTION.fullmatch(name) is None:
+            foreign = name in PIXELS_1_2 or FIXED_SIZE.fullmatch(name)
+            way_out = f'{ONE_OF_OURS[:-1]}; or set dataset.rules = "open-sora-1.2" for a model of Open-Sora 1.x.'
+            yield Finding((("buckets", name),), f'"{name}" is not a resolution.', way_out if foreign else None)
+        elif older and name not in PIXELS_1_2 and FIXED_SIZE.fullmatch(name) is None:
+            names = ", ".join(PIXELS_1_2)
+            yield Finding(
+                (("buckets", name), ("dataset", "rules")),
+                f'"{name}" is not a resolution of open-sora-1.2.',
+                f"Write one of {names}, or one size as height x width: 256x256.",
+            )
+
+
+@rule(
+    "OSR207",
+    ClipsRecipe,
+    reason="Each line has its own way to skip frames and to write captions; keys of the other line would be ignored.",
+    fix="Leave the key out, or take the rules that it belongs to.",
+    wrong="""
+        _base_ = "stage1"
+        [dataset]
+        frame_interval = 3
+    """,
+    right="""
+        _base_ = "stage1"
+        [dataset]
+        fps_max = 24
+    """,
+)
+def dataset_keys_suit_the_rules(recipe: ClipsRecipe) -> Iterator[Finding]:
+    """fps_max and vmaf go with open-sora-2.0, frame_interval with open-sora-1.2."""
+    dataset = recipe.dataset
+    if dataset.rules == "open-sora-2.0":
+        if dataset.frame_interval != 1:
+            message = f'dataset.frame_interval = {dataset.frame_interval} goes with dataset.rules = "open-sora-1.2".'
+            way_out = "Limit the rate with dataset.fps_max, or set dataset.rules."
+            yield Finding((("dataset", "frame_interval"), ("dataset", "rules")), message, way_out)
+        return
+    if dataset.fps_max is not None:
+        message = f"dataset.fps_max = {dataset.fps_max}, but open-sora-1.2 takes every n-th frame, whatever the rate."
+        yield Finding((("dataset", "fps_max"), ("dataset", "rules")), message, "Use dataset.frame_interval.")
+    if dataset.vmaf:
+        message = "dataset.vmaf = true, but open-sora-1.2 takes captions as they are."
+        yield Finding((("dataset", "vmaf"), ("dataset", "rules")), message, "Write scores into the table's captions.")
 
 
 @rule(

@@ -87,7 +87,9 @@ def the_solver_suits_the_diffusion(recipe: SampleRecipe) -> Iterator[Finding]:
     """euler, heun and dpmpp_2m are for rectified_flow, euler for rflow, ddpm, ddim and dpmpp_2m for iddpm."""
     solver, kind = recipe.sampling.solver, recipe.diffusion.type
     if solver not in SOLVERS[kind]:
-        message = f'sampling.solver = "{solver}", but diffusion.type = "{kind}" is sampled by {" or ".join(SOLVERS[kind])}.'
+        message = (
+            f'sampling.solver = "{solver}", but diffusion.type = "{kind}" is sampled by {" or ".join(SOLVERS[kind])}.'
+        )
         yield Finding((("sampling", "solver"), ("diffusion", "type")), message)
 
 
@@ -146,7 +148,7 @@ def _asked_of_mmdit(recipe: Diffusing) -> Iterator[tuple[Key, bool]]:
 def masked_frames_have_an_input(recipe: TrainRecipe) -> Iterator[Finding]:
     """[mask_ratios] needs a family that takes frames, and is not for mmdit."""
     takes = isinstance(recipe.model, LatentDenoiser) and recipe.model.takes_frames
-    if recipe.mask_ratios.any and not takes:
+    if recipe.mask_ratios.ratios() and not takes:
         yield Finding((("mask_ratios",), ("model", "type")), f'[mask_ratios], but model.type = "{recipe.model.type}".')
 
 

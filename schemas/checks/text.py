@@ -85,3 +85,26 @@ def clip_reads_77_tokens(recipe: Diffusing) -> Iterator[Finding]:
     if clip.from_pretrained.rstrip("/").rsplit("/", 1)[-1] in CLIP_WIDTHS and clip.max_length > CLIP_TOKENS:
         message = f"text.clip.max_length = {clip.max_length}, but {clip.from_pretrained} has {CLIP_TOKENS} positions."
         yield Finding((("text", "clip", "max_length"), ("text", "clip", "from_pretrained")), message)
+
+
+@rule(
+    "OSR123",
+    TrainRecipe,
+    SampleRecipe,
+    reason="CLIP gives one vector of a caption, at its last token: there is no padding in it to mask.",
+    fix="Set text.clip.masked = false; text.t5.masked is what Open-Sora 1.x has.",
+    wrong="""
+        _base_ = "stage1"
+        [text.clip]
+        masked = true
+    """,
+    right="""
+        _base_ = "stage1"
+        [text.t5]
+        masked = true
+    """,
+)
+def only_t5_masks_padding(recipe: Diffusing) -> Iterator[Finding]:
+    """text.clip.masked is false."""
+    if recipe.text.clip.masked:
+        yield Finding((("text", "clip", "masked"),), "text.clip.masked = true, but CLIP gives one vector of a caption.")

@@ -4,51 +4,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.base import Schema, cost
+from schemas.base import cost
+from schemas.denoiser.latent import LatentDenoiser
+from schemas.text import TextPart
 
 
-class DiTConfig(Schema):
+class DiTConfig(LatentDenoiser):
     """A transformer whose blocks attend over all frames at once, modulated by time and a label or a pooled text.
 
     The defaults are DiT-XL/2; key names are upstream's.
     """
 
     type: Literal["dit"] = Field("dit", description="The model family.")
-    from_pretrained: str | None = Field(
-        None,
-        description="Weights to start from: a .safetensors or .pt file, a checkpoint folder, or unset for random weights.",
-        json_schema_extra=cost("changes_numerics"),
-    )
-    allow_missing: tuple[str, ...] = Field(
-        (),
-        description="Globs of keys that the weights may lack, and that start anew.",
-        json_schema_extra=cost("changes_numerics"),
-    )
-    in_channels: int = Field(4, ge=1, description="Latent channels.", json_schema_extra=cost("breaks_resume"))
-    patch_size: tuple[int, int, int] = Field(
-        (1, 2, 2),
-        description="Latent frames, rows and columns of a token.",
-        json_schema_extra=cost("breaks_resume", "changes_memory"),
-    )
-    hidden_size: int = Field(
-        1152,
-        ge=1,
-        description="Width of the residual stream.",
-        json_schema_extra=cost("breaks_resume", "changes_memory"),
-    )
-    depth: int = Field(28, ge=1, description="Blocks.", json_schema_extra=cost("breaks_resume", "changes_memory"))
-    num_heads: int = Field(
-        16,
-        ge=1,
-        description="Attention heads; the head width is hidden_size / num_heads.",
-        json_schema_extra=cost("breaks_resume"),
-    )
-    mlp_ratio: float = Field(
-        4.0,
-        gt=0,
-        description="Width of the MLP over hidden_size.",
-        json_schema_extra=cost("breaks_resume", "changes_memory"),
-    )
     learn_sigma: bool = Field(
         True,
         description="Whether the model also predicts a variance: the output has twice the latent channels.",
@@ -79,3 +46,13 @@ class DiTConfig(Schema):
         description="Whether tokens are told their place within a frame alone, as fits single pictures.",
         json_schema_extra=cost("changes_numerics"),
     )
+
+    @property
+    def texts(self) -> tuple[TextPart, ...]:
+        """What it takes of a caption."""
+        return ("clip",) if self.condition == "text" else ("labels",)
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of the answer."""
+        return self.in_channels * (2 if self.learn_sigma else 1)

@@ -4,54 +4,22 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.base import Schema, cost
+from schemas.base import cost
+from schemas.denoiser.latent import LatentDenoiser
+from schemas.text import TextPart
 
 
-class LatteConfig(Schema):
+class LatteConfig(LatentDenoiser):
     """A transformer whose even blocks attend within a frame and whose odd blocks attend across frames.
 
     The defaults are Latte-XL/2; key names are upstream's.
     """
 
     type: Literal["latte"] = Field("latte", description="The model family.")
-    from_pretrained: str | None = Field(
-        None,
-        description="Weights to start from: a .safetensors or .pt file, a checkpoint folder, or unset for random weights.",
-        json_schema_extra=cost("changes_numerics"),
-    )
-    allow_missing: tuple[str, ...] = Field(
-        (),
-        description="Globs of keys that the weights may lack, and that start anew.",
-        json_schema_extra=cost("changes_numerics"),
-    )
-    in_channels: int = Field(4, ge=1, description="Latent channels.", json_schema_extra=cost("breaks_resume"))
-    patch_size: tuple[int, int, int] = Field(
-        (1, 2, 2),
-        description="Latent frames, rows and columns of a token.",
-        json_schema_extra=cost("breaks_resume", "changes_memory"),
-    )
-    hidden_size: int = Field(
-        1152,
-        ge=1,
-        description="Width of the residual stream.",
-        json_schema_extra=cost("breaks_resume", "changes_memory"),
-    )
     depth: int = Field(
         28,
         ge=1,
         description="Blocks of both kinds together; the first is spatial.",
-        json_schema_extra=cost("breaks_resume", "changes_memory"),
-    )
-    num_heads: int = Field(
-        16,
-        ge=1,
-        description="Attention heads; the head width is hidden_size / num_heads.",
-        json_schema_extra=cost("breaks_resume"),
-    )
-    mlp_ratio: float = Field(
-        4.0,
-        gt=0,
-        description="Width of the MLP over hidden_size.",
         json_schema_extra=cost("breaks_resume", "changes_memory"),
     )
     learn_sigma: bool = Field(
@@ -79,3 +47,13 @@ class LatteConfig(Schema):
         "for the dropped label, and cannot be guided.",
         json_schema_extra=cost("breaks_resume"),
     )
+
+    @property
+    def texts(self) -> tuple[TextPart, ...]:
+        """What it takes of a caption."""
+        return ("clip",) if self.condition == "text" else ("labels",)
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of the answer."""
+        return self.in_channels * (2 if self.learn_sigma else 1)

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from schemas.base import Schema, cost
+from schemas.denoiser.latent import LatentDenoiser
 
 Sampling = Literal["conv", "ave", "uniform", "uniform_every"]
 
@@ -31,7 +32,7 @@ class KVCompression(Schema):
     )
 
 
-class PixArtConfig(Schema):
+class PixArtConfig(LatentDenoiser):
     """A DiT with text by cross attention and one modulation network for all blocks.
 
     The defaults are PixArt-alpha XL/2; key names are upstream's. PixArtMS is `multi_scale`; PixArt-Sigma may have
@@ -39,58 +40,13 @@ class PixArtConfig(Schema):
     """
 
     type: Literal["pixart"] = Field("pixart", description="The model family.")
-    from_pretrained: str | None = Field(
-        None,
-        description="Weights to start from: a .safetensors or .pt file, a checkpoint folder, or unset for random weights.",
-        json_schema_extra=cost("changes_numerics"),
-    )
-    allow_missing: tuple[str, ...] = Field(
-        (),
-        description="Globs of keys that the weights may lack, and that start anew.",
-        json_schema_extra=cost("changes_numerics"),
-    )
-    in_channels: int = Field(4, ge=1, description="Latent channels.", json_schema_extra=cost("breaks_resume"))
-    patch_size: tuple[int, int, int] = Field(
-        (1, 2, 2),
-        description="Latent frames, rows and columns of a token.",
-        json_schema_extra=cost("breaks_resume", "changes_memory"),
-    )
-    hidden_size: int = Field(
-        1152,
-        ge=1,
-        description="Width of the residual stream.",
-        json_schema_extra=cost("breaks_resume", "changes_memory"),
-    )
-    depth: int = Field(28, ge=1, description="Blocks.", json_schema_extra=cost("breaks_resume", "changes_memory"))
-    num_heads: int = Field(
-        16,
-        ge=1,
-        description="Attention heads; the head width is hidden_size / num_heads.",
-        json_schema_extra=cost("breaks_resume"),
-    )
-    mlp_ratio: float = Field(
-        4.0,
-        gt=0,
-        description="Width of the MLP over hidden_size.",
-        json_schema_extra=cost("breaks_resume", "changes_memory"),
-    )
     pred_sigma: bool = Field(
         True,
         description="Whether the model also predicts a variance: the output has twice the latent channels.",
         json_schema_extra=cost("breaks_resume"),
     )
-    caption_channels: int = Field(
-        4096, ge=1, description="Width of a text token (T5's model width).", json_schema_extra=cost("breaks_resume")
-    )
     model_max_length: int = Field(
         120, ge=1, description="Tokens of the learned empty caption.", json_schema_extra=cost("breaks_resume")
-    )
-    class_dropout_prob: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="Share of the captions that training replaces by the learned empty one, for guidance.",
-        json_schema_extra=cost("changes_numerics"),
     )
     no_temporal_pos_emb: bool = Field(
         False,
@@ -129,3 +85,8 @@ class PixArtConfig(Schema):
         description="What does not train: `text` keeps the cross attention as it is.",
         json_schema_extra=cost("breaks_resume", "changes_memory"),
     )
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of the answer."""
+        return self.in_channels * (2 if self.pred_sigma else 1)

@@ -120,7 +120,7 @@ class _Exporter:
         """Write the weights that count, where the model takes frames; whole ones as whole numbers."""
         self.said |= {f"condition.{name}" for name in type(recipe.condition).model_fields}
         weights = recipe.condition.weights()
-        if recipe.model.cond_embed or weights != {"t2v": 1.0}:
+        if recipe.model.takes_frames or weights != {"t2v": 1.0}:
             whole = {name: int(weight) if weight.is_integer() else weight for name, weight in weights.items()}
             self._put("condition_config", whole)
 

@@ -70,7 +70,7 @@ def _train(recipe: TrainRecipe) -> Iterator[tuple[str, tuple[Any, str]]]:
         (list(recipe.memory.grad_ckpt_settings), "memory.grad_ckpt_settings; Open-Sora reads model's"),
     )
     yield "is_causal_vae", (recipe.ae.causal, "the family of the autoencoder (ae.type)")
-    yield from _sizes(recipe.ae, recipe.model.patch_size)
+    yield from _sizes(recipe.ae, recipe.model.patch_side)
 
 
 def _sample(recipe: SampleRecipe) -> Iterator[tuple[str, tuple[Any, str]]]:
@@ -80,7 +80,7 @@ def _sample(recipe: SampleRecipe) -> Iterator[tuple[str, tuple[Any, str]]]:
     ratio = recipe.ae.time_compression_ratio
     yield "sampling_option.temporal_reduction", (ratio, "the autoencoder's frames per latent frame")
     yield "sampling_option.seed", (None, "sampling.seed, which is written as `seed`")
-    yield from _sizes(recipe.ae, recipe.model.patch_size)
+    yield from _sizes(recipe.ae, recipe.model.patch_side)
 
 
 def _sizes(ae: AutoencoderConfig, patch_size: int) -> Iterator[tuple[str, tuple[Any, str]]]:

@@ -68,8 +68,8 @@ def check_gathered(dtype: torch.dtype) -> Callable[[nn.Module, object], None]:
 class TinyDenoiser:
     """A denoiser whose inputs are drawn from the batch's rows, so that they do not depend on who computes what."""
 
-    def __init__(self, recipe: TrainRecipe, device: torch.device) -> None:
-        self.config, self.device = recipe.model, device
+    def __init__(self, recipe: TrainRecipe, device: torch.device, family: str) -> None:
+        self.config, self.device, self.family = recipe.model, device, family
         with seeded_init(recipe.seed):
             self.module = self._build()
         self.module.to(device)
@@ -114,7 +114,8 @@ class TinyLatentDenoiser(TinyDenoiser):
     """A denoiser of latents, with text that is masked and dropped, and frames that are given."""
 
     def _build(self) -> nn.Module:
-        module = LATENT[self.config.type][1](self.config)
+        schema, kind = LATENT[self.family]
+        module = kind(schema.model_validate(SMALL))
         for name, weight in module.named_parameters():  # some start at zero, which would hide gradients
             nn.init.normal_(weight, 1.0 if name.endswith("_norm.weight") else 0.0, 0.1)
         return module
@@ -150,16 +151,13 @@ def recipe_of(mode: Mode, every: int) -> TrainRecipe:
     recipe = resolve("tiny/train").recipe
     assert isinstance(recipe, TrainRecipe)
     optim = recipe.optim.model_copy(update={"accumulation_steps": mode.accumulation, "grad_clip": 0.5})
-    model = recipe.model.model_copy(update={"fused_qkv": mode.fused})
-    if mode.family in LATENT:
-        model = LATENT[mode.family][0].model_validate(SMALL)
     return recipe.model_copy(
         update={
             "dtype": mode.dtype,
             "lora": LoraConfig(r=4) if mode.lora else None,
             "max_steps": UPDATES,
             "optim": optim,
-            "model": model,
+            "model": recipe.model.model_copy(update={"fused_qkv": mode.fused}),
             "parallel": ParallelConfig.model_validate(mode.parallel),
             "checkpoint": recipe.checkpoint.model_copy(update={"every": every}),
             "memory": recipe.memory.model_copy(update={"grad_checkpoint": mode.recompute}),
@@ -175,7 +173,7 @@ def trainer_of(folder: Path, mode: Mode, process: Process, every: int = 1000) ->
     process = replace(process, together=config.tp_size * config.sp_size)
     run = RunFolder(folder)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    objective = (TinyLatentDenoiser if mode.family in LATENT else TinyDenoiser)(recipe, process.device)
+    objective = (TinyLatentDenoiser if mode.family in LATENT else TinyDenoiser)(recipe, process.device, mode.family)
     layout = lay_out(objective.module, config, process, DTYPES[recipe.dtype])
     return Trainer(
         recipe,

@@ -10,9 +10,9 @@ from opensora_cli.data.loader import Batch, build_loader
 from opensora_cli.data.position import History
 from opensora_cli.distributed.process import Process
 from opensora_cli.training.checkpoint import Checkpoints
-from opensora_cli.training.token_objective import TokenObjective
 from opensora_cli.training.metrics import Metrics
 from opensora_cli.training.run_folder import RunFolder
+from opensora_cli.training.token_objective import TokenObjective
 from opensora_cli.training.trainer import Trainer
 from schemas.recipes import TrainRecipe
 from schemas.resolve import resolve

@@ -11,7 +11,6 @@ from opensora_cli.sampling.models import load_models
 from opensora_cli.sampling.offload import SLOTS, BlockSwap, Lane, Mark, weights_of
 from opensora_models.layers.float8_linear import Float8Linear, quantise, use_float8
 from opensora_models.mmdit.model import MMDiT
-from opensora_models.mmdit.parallel import units
 from opensora_models.weights import save_weights
 from schemas.errors import OsoraError
 from schemas.recipes import SampleRecipe
@@ -59,7 +58,7 @@ def test_8_bit_weights_are_near_and_none_is_left_in_full(weights: dict[str, str 
     full, near = clip(weights), clip(weights, fp8_weights=True)
     assert 0 < (near - full).norm() / full.norm() < 0.1
     model = load_models(recipe(fp8_weights=True), weights, torch.float32, CPU).denoiser
-    kinds = {type(layer) for block in units(model) for layer in block.modules() if hasattr(layer, "bias")}
+    kinds = {type(layer) for block in model.units for layer in block.modules() if hasattr(layer, "bias")}
     assert nn.Linear not in kinds
     assert Float8Linear in kinds
     assert isinstance(model.img_in, nn.Linear)
@@ -128,7 +127,7 @@ def inputs() -> dict[str, Tensor]:
 def test_swapped_blocks_arrive_in_time_and_two_at_most_are_here() -> None:
     model, lane = denoiser(CONFIG).inner, LateLane()
     want = model(**inputs())
-    blocks = units(model)
+    blocks = model.units
     swap = BlockSwap(model, blocks, CPU, lane)
     at_rest = {tensor.untyped_storage().data_ptr() for tensor in weights_of(model)}
     here: list[int] = []
@@ -155,7 +154,7 @@ def test_a_block_out_of_turn_is_waited_for() -> None:
     given = torch.randn(1, 4, 32), torch.randn(1, 3, 32), torch.randn(1, 32)
     rope = model.rope(torch.zeros(1, 4, 3), torch.zeros(1, 3, 3))
     want = block(*given, rope)
-    with BlockSwap(model, units(model), CPU, lane).at_work():
+    with BlockSwap(model, model.units, CPU, lane).at_work():
         got = block(*given, rope), block(*given, rope)
     for one in got:
         torch.testing.assert_close(one, want, atol=0, rtol=0)

@@ -94,7 +94,11 @@ class Decoder:
     ) -> None:
         self._requests = EpochRequests(manifest, buckets, dataset, seed)
         self._workers = DataLoader(
-            UncachedClips(dataset.transform_name, done, frame_reader(dataset.reader, dataset.decode_threads)),
+            UncachedClips(
+                buckets.rules.transform(dataset.transform_name),
+                done,
+                frame_reader(dataset.reader, dataset.decode_threads),
+            ),
             batch_size=None,
             sampler=self._requests,
             collate_fn=into_shared_memory,

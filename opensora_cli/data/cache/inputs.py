@@ -108,7 +108,9 @@ class CachedInputs:
                 raise NotCachedError(f"the caption {text!r} is not in {self.text.folder}. {_MEND}")
             found.append(entry)
         parts = {part: torch.stack([entry[part] for entry in found]) for part in self.text_parts}
-        return TextFeatures({name: part.to(self.dtype) if part.is_floating_point() else part for name, part in parts.items()})
+        return TextFeatures(
+            {name: part.to(self.dtype) if part.is_floating_point() else part for name, part in parts.items()}
+        )
 
 
 def stack_parts(entries: Sequence[Parts]) -> CachedLatents:

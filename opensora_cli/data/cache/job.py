@@ -31,9 +31,9 @@ from opensora_cli.data.cache.keys import (
 from opensora_cli.data.cache.opening import MEMO, cut_plan
 from opensora_cli.data.cache.shards import ShardWriter
 from opensora_cli.data.cache.weight_files import WeightFiles
-from opensora_cli.data.captions import training_caption
 from opensora_cli.data.loader import open_data
 from opensora_cli.data.manifest import Manifest
+from opensora_cli.data.rules import rules_of
 from opensora_cli.distributed.launched import any_process, launched_process
 from opensora_cli.distributed.process import DTYPES, Process
 from opensora_cli.frozen import frozen_autoencoder
@@ -212,11 +212,10 @@ def _cache_text(job: CacheJob, key: CacheKey, folder: Path) -> bool:
 def _captions(job: CacheJob, done: Collected) -> Iterator[tuple[bytes, str]]:
     """Yield this process's share of the captions that are not there yet, by name; equal captions are one."""
     manifest, limit = job.manifest, job.recipe.dataset.fps_max
+    rules = rules_of(job.recipe.dataset)
     for row in range(-1, len(manifest)):
         caption = (
-            training_caption(manifest.text(row), manifest.fps_of(row), limit, manifest.motion_of(row))
-            if row >= 0
-            else ""
+            rules.caption(manifest.text(row), manifest.fps_of(row), limit, manifest.motion_of(row)) if row >= 0 else ""
         )
         name = text_id(caption)
         if job.mine(int.from_bytes(name[:4], "little")) and name not in done:

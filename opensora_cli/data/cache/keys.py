@@ -84,7 +84,7 @@ def latents_key(recipe: TrainRecipe, files: WeightFiles) -> CacheKey:
         "dataset.reader": recipe.dataset.reader,
         "dataset.transform_name": recipe.dataset.transform_name,
     }
-    return CacheKey("latents", {**facts, **_precision(recipe)})
+    return CacheKey("latents", {**facts, **_rules(recipe), **_precision(recipe)})
 
 
 def condition_weights(recipe: TrainRecipe) -> Mapping[ConditionName, float]:
@@ -100,6 +100,7 @@ def text_key(recipe: TrainRecipe, files: WeightFiles) -> CacheKey:
         key = f"text.{name}"
         facts[f"{key}.from_pretrained"] = files.text_encoder(encoder.from_pretrained, key)
         facts[f"{key}.max_length"] = encoder.max_length
+        facts |= {f"{key}.{part}": value for part, value in encoder.changes().items()}
     return CacheKey("text", {**facts, **_precision(recipe)})
 
 
@@ -115,6 +116,7 @@ def latents_pass(recipe: TrainRecipe, table: str, compression: int) -> Facts:
         "dataset.fps_max": recipe.dataset.fps_max,
         "pixels per token": compression,
         "seed": recipe.seed,
+        **_rules(recipe),
     }
 
 
@@ -124,12 +126,21 @@ def text_pass(recipe: TrainRecipe, table: str) -> Facts:
         "clips of dataset.data_path": table,
         "dataset.fps_max": recipe.dataset.fps_max,
         "dataset.vmaf": recipe.dataset.vmaf,
+        **_rules(recipe),
     }
 
 
 def part_name(frames: int, *, head: bool) -> str:
     """Return what the latents of frames encoded apart are called in an entry."""
     return f"{'head' if head else 'tail'}-{frames}"
+
+
+def _rules(recipe: TrainRecipe) -> dict[str, Any]:
+    """Return how clips are chosen and cut, where that is not by the usual rules: these are as old as the caches."""
+    dataset = recipe.dataset
+    if dataset.rules == "open-sora-2.0":
+        return {}
+    return {"dataset.rules": dataset.rules, "dataset.frame_interval": dataset.frame_interval}
 
 
 def _precision(recipe: TrainRecipe) -> dict[str, Any]:
