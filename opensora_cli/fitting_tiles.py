@@ -8,8 +8,9 @@ from torch import Tensor
 from opensora_cli.planning.coded import Extent
 from opensora_cli.planning.coding import coding
 from opensora_cli.planning.precision import Precision
-from opensora_cli.planning.tiles import TiledConfig, candidates, with_tiles
+from opensora_cli.planning.tiles import candidates, with_tiles
 from opensora_models.layers.tiling import Direction, TileSizes
+from schemas.autoencoder import TiledConfig
 from schemas.errors import OsoraError
 
 SHARE = 0.85

@@ -18,13 +18,13 @@ class DiffusionConfig(Schema):
         ge=0,
         lt=1,
         description="Share of the data left in pure noise (unitless).",
-        json_schema_extra=cost("changes_numerics"),
+        json_schema_extra=NUMERICS,
     )
     guidance: float = Field(
         4.0,
         ge=0,
         description="Guidance scale fed to a model with guidance_embed while it trains.",
-        json_schema_extra=cost("changes_numerics"),
+        json_schema_extra=NUMERICS,
     )
 
 

@@ -38,6 +38,27 @@ class VaeLossConfig(Schema):
         description="Log of the variance that reconstruction and perceptual distance are divided by.",
         json_schema_extra=NUMERICS,
     )
+    use_real_rec_loss: bool = Field(
+        True,
+        description="Whether pixels count: reconstruction, perceptual distance and the KL term.",
+        json_schema_extra=NUMERICS,
+    )
+    use_z_rec_loss: bool = Field(
+        False,
+        description="Whether the latents of pictures count that the stage along time makes again (open_sora_vae).",
+        json_schema_extra=NUMERICS,
+    )
+    use_image_identity_loss: bool = Field(
+        False,
+        description="Whether the stage along time shall leave single images as they are (open_sora_vae): the distance between "
+        "its latents, before shift and scale, and those of pictures.",
+        json_schema_extra=NUMERICS,
+    )
     opl_loss_weight: float = Field(
         0.0, ge=0, description="Weight of the penalty on outliers among the latents.", json_schema_extra=NUMERICS
     )
+
+    @property
+    def sees_perception(self) -> bool:
+        """Whether the LPIPS distance counts, and so has to be there."""
+        return self.use_real_rec_loss and self.perceptual_loss_weight > 0

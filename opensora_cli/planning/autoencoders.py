@@ -16,7 +16,7 @@ from opensora_cli.planning.precision import STATE, Device, Precision
 from opensora_cli.planning.segments import Peak, Segment, update_peak
 from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
-from schemas.autoencoder import AutoencoderConfig
+from schemas.autoencoder import AutoencoderConfig, OpenSoraVAEConfig
 from schemas.recipes import VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
 
 ADAMW_MOMENTS = 2 * STATE
@@ -38,13 +38,19 @@ class AutoencoderTraining:
     @cached_property
     def states(self) -> dict[str, int]:
         """Weights, moments and average, and what judges the reconstructions."""
-        optim, total = self.recipe.optim, self.counted.total
+        optim, total, trained = self.recipe.optim, self.counted.total, self._trained
         return {
             "weights": STATE * total // self.sharing.sharding.weights,
-            "optimizer": optimizer_bytes(self.recipe, total, self.device) // self.sharing.optimizer,
+            "optimizer": optimizer_bytes(self.recipe, trained, self.device) // self.sharing.optimizer,
             "average (EMA)": STATE * total // self.sharing.average if optim.ema_decay is not None else 0,
             **self._judges,
         }
+
+    @property
+    def _trained(self) -> int:
+        """Weights that are trained: all, or those of the stage along time alone."""
+        frozen = isinstance(self.config, OpenSoraVAEConfig) and self.config.freeze_vae_2d
+        return self.counted.total - (self.counted.children["spatial_vae"] if frozen else 0)
 
     @cached_property
     def _judges(self) -> dict[str, int]:
@@ -53,7 +59,7 @@ class AutoencoderTraining:
         if (config := self.recipe.discriminator) is not None:
             weights = discriminator_pass(config, STATE, 1, SMALLEST, learns=True).weights
             found["discriminator"] = STATE * weights + ADAMW_MOMENTS * weights // self.sharing.optimizer
-        if self.recipe.vae_loss.perceptual_loss_weight:
+        if self.recipe.vae_loss.sees_perception:
             found["LPIPS"] = STATE * lpips_pass(STATE, 1, SMALLEST).weights
         return found
 
@@ -62,7 +68,7 @@ class AutoencoderTraining:
         """All gradients, as they are shared out; none where each goes at once."""
         if self.recipe.memory.release_gradients:
             return 0
-        return STATE * self.counted.total // self.sharing.sharding.gradients
+        return STATE * self._trained // self.sharing.sharding.gradients
 
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
         """Return the cost of a batch of clips of a shape."""
@@ -105,7 +111,7 @@ class AutoencoderTraining:
             yield Segment(name, judge.saved, 0, False, 0, precision.casts * judge.weights, working)
 
     def _passes(self, shape: ClipShape, batch: int, precision: Precision) -> Iterator[tuple[str, Judgement]]:
-        if self.recipe.vae_loss.perceptual_loss_weight:
+        if self.recipe.vae_loss.sees_perception:
             yield "LPIPS", lpips_pass(precision.matrix, batch, shape.extent)
         if (config := self.recipe.discriminator) is not None:
             yield "the discriminator", discriminator_pass(config, precision.matrix, batch, shape.extent, learns=False)
@@ -129,6 +135,8 @@ class AutoencoderTraining:
     def _segment(self, direction: str, part: Coding, precision: Precision) -> Segment:
         names = ("encoder", "quant_conv") if direction == "encode" else ("decoder", "post_quant_conv")
         weights = sum(self.counted.children.get(name, 0) for name in names)
+        if isinstance(self.config, OpenSoraVAEConfig):  # each stage has both, of about the same size
+            weights = self._trained // 2
         return Segment(f"{direction[:-1]}ing", part.saved, 0, False, weights, precision.casts * weights, part.peak // 2)
 
 

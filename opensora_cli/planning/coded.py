@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from schemas.autoencoder import AutoencoderConfig
+from schemas.autoencoder.frames import latent_frames
 
 Extent = tuple[int, int, int]
 """Frames, height and width."""
@@ -19,5 +20,5 @@ class Coding:
 
 def latent_size(config: AutoencoderConfig, extent: Extent) -> Extent:
     """Return the latents' frames, rows and columns for a clip of so many frames and pixels."""
-    time, side = config.time_compression_ratio, config.spatial_compression_ratio
-    return (extent[0] - 1) // time + 1, (extent[1] - 1) // side + 1, (extent[2] - 1) // side + 1
+    side = config.spatial_compression_ratio
+    return latent_frames(config, extent[0]), (extent[1] - 1) // side + 1, (extent[2] - 1) // side + 1

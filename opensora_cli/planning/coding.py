@@ -5,9 +5,20 @@ from typing import Literal, assert_never
 from opensora_cli.planning.coded import Coding, Extent
 from opensora_cli.planning.hunyuan_vae import walked_coding
 from opensora_cli.planning.precision import Precision
+from opensora_cli.planning.staged import staged_coding
 from opensora_cli.planning.tiles import candidates, with_tiles
 from opensora_cli.planning.traced import traced_coding
-from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
+from schemas.autoencoder import (
+    AutoEncoder2DConfig,
+    AutoencoderConfig,
+    AutoencoderKLConfig,
+    AutoencoderKLTemporalDecoderConfig,
+    DCAEConfig,
+    HunyuanVAEConfig,
+    OpenSoraVAEConfig,
+    TiledConfig,
+    VAETemporalConfig,
+)
 
 
 def coding(
@@ -24,12 +35,14 @@ def coding(
     Tiles that are yet to be chosen count as the smallest, which a job takes at worst. `trained`: with gradients; some
     families take less memory without.
     """
-    if not isinstance(config, AutoEncoder2DConfig) and config.tiling == "auto":
+    if isinstance(config, TiledConfig) and config.tiling == "auto":
         config = with_tiles(config, candidates(config, extent)[-1])
     match config:
         case HunyuanVAEConfig():
             return walked_coding(config, precision, batch, extent, direction, trained=trained)
         case DCAEConfig() | AutoEncoder2DConfig():
             return traced_coding(config, precision.matrix, batch, extent, direction, trained=trained)
+        case AutoencoderKLConfig() | AutoencoderKLTemporalDecoderConfig() | VAETemporalConfig() | OpenSoraVAEConfig():
+            return staged_coding(config, precision.matrix, batch, extent, direction)
         case _:
             assert_never(config)

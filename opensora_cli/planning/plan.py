@@ -17,7 +17,7 @@ from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder, text_encoders
 from opensora_cli.planning.train import DenoiserTraining
 from opensora_cli.sampling.image_recipe import image_recipe
-from schemas.autoencoder import AutoEncoder2DConfig
+from schemas.autoencoder import TiledConfig
 from schemas.recipes import AnyRecipe, SampleRecipe, TrainRecipe, VaeSampleRecipe, VaeStatsRecipe, VaeTrainRecipe
 
 
@@ -97,7 +97,7 @@ def make_plan(recipe: AnyRecipe, target: Target, data: Path | None = None) -> Pl
         sharing = Sharing.of(recipe.parallel, target.world_size)
     estimator, parameters, notes = _estimator(recipe, target, sharing)
     clips, about_data = _clips(recipe, data)
-    if not isinstance(recipe.ae, AutoEncoder2DConfig) and recipe.ae.tiling == "auto":
+    if isinstance(recipe.ae, TiledConfig) and recipe.ae.tiling == "auto":
         notes.append(
             'ae.tiling = "auto": the autoencoder is counted in its smallest tiles; it takes larger ones that fit'
         )

@@ -4,9 +4,8 @@ from math import prod
 
 from opensora_cli.planning.coded import Extent
 from opensora_models.layers.tiling import TileSizes, whole_strides
-from schemas.autoencoder import DCAEConfig, HunyuanVAEConfig
+from schemas.autoencoder import DCAEConfig, TiledConfig
 
-TiledConfig = HunyuanVAEConfig | DCAEConfig
 SIDES = (2048, 1536, 1024, 768, 512, 384, 256, 192, 128)
 """Sides of a tile that are tried, pixels."""
 LENGTHS = (128, 64, 32, 16)

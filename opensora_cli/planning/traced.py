@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from opensora_cli.planning.coded import Coding, Extent, latent_size
 from opensora_cli.planning.precision import STATE
 from opensora_models.build import build_autoencoder
-from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig
+from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, VAETemporalConfig
 
 UNTILED = {
     "use_spatial_tiling": False,
@@ -102,7 +102,7 @@ def traced_coding(
     `trained`: coders of pictures take all frames at once, else one at a time.
     """
     if isinstance(config, AutoEncoder2DConfig):
-        picture = _scaled(_trace(config, matrix, (1, *extent[1:]), direction), batch, 1)
+        picture = scaled(trace(config, matrix, (1, *extent[1:]), direction), batch, 1)
         more = batch * matrix * _result(config, extent, direction) if extent[0] > 1 else 0
         peak = picture.peak * extent[0] if trained else picture.peak + 2 * more
         return Coding(peak, picture.saved * extent[0], picture.flops * extent[0])
@@ -110,7 +110,7 @@ def traced_coding(
     time, side = config.time_compression_ratio, config.spatial_compression_ratio
     pictures = not config.stages.is_video
     small = (1 if extent[0] == 1 or pictures else SMALL[0] * time, SMALL[1] * side, SMALL[2] * side)
-    trace = _trace(config.model_copy(update=UNTILED), matrix, small, direction)
+    traced = trace(config.model_copy(update=UNTILED), matrix, small, direction)
     pieces = [
         (frames, rows, columns)
         for frames in _tiles(extent[0], config.temporal_tile_size, config.use_temporal_tiling, config)
@@ -119,11 +119,11 @@ def traced_coding(
     ]
     out = batch * matrix * _result(config, extent, direction)
     largest, everything = max(map(prod, pieces)), sum(map(prod, pieces))
-    cost = _scaled(trace, batch * everything, prod(small))
+    cost = scaled(traced, batch * everything, prod(small))
     together = batch * (config.tile_batch if config.use_spatial_tiling and len(pieces) > 1 else 1)
     if pictures and not trained:
         largest = max(rows * columns for _, rows, columns in pieces)
-    peak = trace.peak * together * largest // prod(small)
+    peak = traced.peak * together * largest // prod(small)
     # Coded tiles and frames wait, then they are joined.
     joined = len(pieces) > 1 or (pictures and not trained and extent[0] > 1)
     return Coding(peak + (2 * out if joined else 0), cost.saved, cost.flops)
@@ -141,17 +141,27 @@ def _result(config: DCAEConfig | AutoEncoder2DConfig, extent: Extent, direction:
     return 3 * prod(extent) if direction == "decode" else config.latent_channels * prod(latent_size(config, extent))
 
 
-def _scaled(cost: Coding, times: int, over: int) -> Coding:
+def scaled(cost: Coding, times: int, over: int = 1) -> Coding:
+    """Return the cost of `times` / `over` as much."""
     return Coding(cost.peak * times // over, cost.saved * times // over, cost.flops * times // over)
 
 
+def pixel_channels(config: AutoencoderConfig) -> int:
+    """Return the channels of what is encoded: three, but along time those of the latents of pictures."""
+    return config.in_out_channels if isinstance(config, VAETemporalConfig) else 3
+
+
 @lru_cache(maxsize=64)
-def _trace(config: AutoencoderConfig, matrix: int, extent: Extent, direction: Literal["encode", "decode"]) -> Coding:
+def trace(config: AutoencoderConfig, matrix: int, extent: Extent, direction: Literal["encode", "decode"]) -> Coding:
     """Run one clip through the autoencoder."""
     dtype = torch.float32 if matrix == STATE else torch.bfloat16
     with torch.device("meta"):
         module = build_autoencoder(config).to(dtype)
-        sizes = (3, *extent) if direction == "encode" else (module.latent_channels, *module.latent_size(*extent))
+        sizes = (
+            (pixel_channels(config), *extent)
+            if direction == "encode"
+            else (module.latent_channels, *module.latent_size(*extent))
+        )
         clip_BCTHW = torch.empty(1, *sizes, dtype=dtype)
     work = module.encode if direction == "encode" else module.decode
     with FlopCounterMode(display=False) as flops, LiveStorages() as live, torch.no_grad():

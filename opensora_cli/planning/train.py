@@ -16,14 +16,14 @@ from opensora_cli.planning.segments import Peak, Segment, offloaded, update_peak
 from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder
+from schemas.autoencoder.frames import latent_frames
 from schemas.recipes import SampleRecipe, TrainRecipe
 
 
 def latent_extent(recipe: TrainRecipe | SampleRecipe, shape: ClipShape) -> tuple[int, int, int]:
     """Return the latents' frames, rows and columns of a clip."""
-    time, side = recipe.ae.time_compression_ratio, recipe.ae.spatial_compression_ratio
-    frames = (shape.frames - 1) // time + 1 if recipe.ae.causal else max(1, shape.frames // time)
-    return frames, -(-shape.height // side), -(-shape.width // side)
+    side = recipe.ae.spatial_compression_ratio
+    return latent_frames(recipe.ae, shape.frames), -(-shape.height // side), -(-shape.width // side)
 
 
 @dataclass(frozen=True)

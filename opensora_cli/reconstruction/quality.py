@@ -10,6 +10,7 @@ from torch import Tensor
 
 from opensora_cli.sampling.generate import Autoencoder
 from opensora_cli.sampling.saving import Frames, to_frames
+from opensora_models.clip_decoding import decode_clip
 from opensora_models.quality import psnr, ssim
 from opensora_models.vae_loss.lpips import Lpips
 
@@ -31,7 +32,8 @@ class Quality:
 @torch.no_grad()
 def reconstruct(autoencoder: Autoencoder, video_BCTHW: Tensor, dtype: torch.dtype) -> Tensor:
     """Return clips encoded to the posterior's mean and decoded again, float32, clamped to [-1, 1]."""
-    reconstruction_BCTHW = autoencoder.decode(autoencoder.encode(video_BCTHW.to(dtype)))
+    latents_BCTHW = autoencoder.encode(video_BCTHW.to(dtype))
+    reconstruction_BCTHW = decode_clip(autoencoder, latents_BCTHW, video_BCTHW.shape[2])
     return reconstruction_BCTHW.float().clamp(-1, 1)
 
 

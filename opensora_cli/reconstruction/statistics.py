@@ -1,5 +1,7 @@
 """`osora vae-stats`: mean and deviation of raw latents, and the scale and shift that make them a unit Gaussian."""
 
+from collections.abc import Iterable
+
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +14,8 @@ from opensora_cli.reconstruction.clips import open_clips
 from opensora_cli.sampling.weights import find_weights
 from opensora_cli.supported import check_supported
 from opensora_cli.training.draws import keyed_generator
-from schemas.autoencoder import AutoencoderConfig, DCAEConfig
+from schemas.autoencoder import AutoencoderConfig, DCAEConfig, OpenSoraVAEConfig, VAETemporalConfig
+from schemas.autoencoder.open_sora_vae import ByChannel
 from schemas.errors import OsoraError
 from schemas.recipes import VaeStatsRecipe
 from schemas.resolve import Resolved
@@ -57,17 +60,41 @@ class RunningMoments:
 def raw_latents(config: AutoencoderConfig, z_BCTHW: Tensor) -> Tensor:
     """Return latents as they were before the recipe's scale and shift."""
     z_BCTHW = z_BCTHW.double()
-    if isinstance(config, DCAEConfig):
-        return z_BCTHW * config.scaling_factor
-    return z_BCTHW / config.scale_factor + config.shift_factor
+    match config:
+        case DCAEConfig():
+            return z_BCTHW * config.scaling_factor
+        case OpenSoraVAEConfig():
+            return z_BCTHW * _by_channel(config.scale) + _by_channel(config.shift)
+        case VAETemporalConfig():
+            return z_BCTHW
+        case _:
+            return z_BCTHW / config.scale_factor + config.shift_factor
+
+
+def _by_channel(values: ByChannel) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1, 1)
 
 
 def scaling_lines(config: AutoencoderConfig, moments: RunningMoments) -> list[str]:
-    """Return the lines of a recipe that give latents unit deviation and, where the family has a shift, mean zero."""
+    """Return the lines of a recipe that give latents unit deviation and, where the family has a shift, mean zero.
+
+    Of each channel by itself, where the family can; of none, where it has no scale.
+    """
     mean, deviation = moments.overall
-    if isinstance(config, DCAEConfig):
-        return ["[ae]", f"scaling_factor = {deviation:.6g}"]
-    return ["[ae]", f"scale_factor = {1 / deviation:.6g}", f"shift_factor = {mean:.6g}"]
+    match config:
+        case DCAEConfig():
+            return ["[ae]", f"scaling_factor = {deviation:.6g}"]
+        case OpenSoraVAEConfig():
+            means, deviations = moments.mean_C.tolist(), moments.variance.sqrt().tolist()
+            return ["[ae]", f"shift = {_row(means)}", f"scale = {_row(deviations)}"]
+        case VAETemporalConfig():
+            return []
+        case _:
+            return ["[ae]", f"scale_factor = {1 / deviation:.6g}", f"shift_factor = {mean:.6g}"]
+
+
+def _row(values: Iterable[float]) -> str:
+    return f"[{', '.join(f'{value:.6f}' for value in values)}]"
 
 
 def run_statistics(resolved: Resolved, *, console: Console, ema: bool = False) -> RunningMoments:

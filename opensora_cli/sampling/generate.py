@@ -17,6 +17,7 @@ from opensora_cli.sampling.branches import in_turn
 from opensora_cli.sampling.denoise import Denoised, denoise, denoise_distilled
 from opensora_cli.sampling.offload import Waiting
 from opensora_cli.sampling.stages import Stages
+from opensora_models.clip_decoding import decode_clip
 from opensora_models.diffusion.condition import References, inference_condition, place_references, trim_repeats
 from opensora_models.diffusion.guidance import GuidanceScales
 from opensora_models.diffusion.noise import latent_noise
@@ -144,8 +145,8 @@ def _decode(
             latent_BCTHW, config.cond_type, references, time_stride=time_stride, causal=ae.causal
         )
     dtype = next(ae.parameters()).dtype
-    video_BCTHW = torch.cat([ae.decode(latent_BCTHW[item : item + 1].to(dtype)).float() for item in own])
-    video_BCTHW = video_BCTHW[:, :, : config.num_frames]
+    latents = [latent_BCTHW[item : item + 1].to(dtype) for item in own]
+    video_BCTHW = torch.cat([decode_clip(ae, one_BCTHW, config.num_frames).float() for one_BCTHW in latents])
     return trim_repeats(video_BCTHW, config.cond_type, time_stride=time_stride, causal=ae.causal)
 
 

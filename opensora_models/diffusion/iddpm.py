@@ -144,7 +144,7 @@ class IDDPM:
             return self._dpmpp(predict, start.float(), steps, on_step)
         timesteps = self._sampled_timesteps(steps)
         gaussian = self._over(timesteps)
-        level_BT = None if mask_BT is None else (mask_BT * len(timesteps)).int()
+        level_BT = None if mask_BT is None else (mask_BT.to(start.device) * len(timesteps)).int()
         x = start.float()
         for step, index in enumerate(reversed(range(len(timesteps)))):
             index_B = torch.full((len(x),), index, device=x.device)

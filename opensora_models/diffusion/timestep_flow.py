@@ -140,7 +140,7 @@ class TimestepFlow:
         self, predict: Predict, x: Tensor, times: Tensor, mask_BT: Tensor, draw: Draw, on_step: OnStep | None
     ) -> Tensor:
         """Euler's steps where each frame joins, with noise of its own, at the time that its mask says."""
-        ends = torch.cat([times[1:], times.new_zeros(1)])
+        ends, mask_BT = torch.cat([times[1:], times.new_zeros(1)]), mask_BT.to(x.device)
         joined_BT = mask_BT == 1
         for step, (now, then) in enumerate(zip(times.tolist(), ends.tolist(), strict=True)):
             t_B = torch.full((len(x),), now, device=x.device)

@@ -160,8 +160,8 @@ def _check(config: OpenSoraVAEConfig) -> None:
     spatial, temporal = config.vae_2d.latent_channels, config.vae_temporal.in_out_channels
     if spatial != temporal:
         raise OsoraError(
-            f"ae.vae_2d.latent_channels = {spatial}, but ae.vae_temporal.in_out_channels = {temporal}: the stage along time "
-            "takes the latents of pictures. Make them equal."
+            f"ae.vae_2d.latent_channels = {spatial}, but ae.vae_temporal.in_out_channels = {temporal}: the stage along "
+            "time takes the latents of pictures. Make them equal."
         )
     for name, values in (("shift", config.shift), ("scale", config.scale)):
         if isinstance(values, tuple) and len(values) != config.latent_channels:

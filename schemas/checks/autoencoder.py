@@ -1,11 +1,22 @@
 """OSR11x: an autoencoder must fit itself."""
 
 from collections.abc import Iterator
+from typing import assert_never
 
-from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
+from schemas.autoencoder import (
+    AutoEncoder2DConfig,
+    AutoencoderConfig,
+    AutoencoderKLConfig,
+    AutoencoderKLTemporalDecoderConfig,
+    DCAEConfig,
+    HunyuanVAEConfig,
+    OpenSoraVAEConfig,
+    TiledConfig,
+    VAETemporalConfig,
+)
 from schemas.autoencoder.dc_ae import DCAEShape
 from schemas.checks.model import autoencoders
-from schemas.checks.registry import Finding, rule
+from schemas.checks.registry import Finding, Key, rule
 from schemas.recipes import ClipsRecipe, SampleRecipe, VaeTrainRecipe
 
 Recipe = ClipsRecipe | SampleRecipe
@@ -150,16 +161,27 @@ def a_named_shape_is_not_changed(recipe: Recipe) -> Iterator[Finding]:
 )
 def reconstructions_have_the_clips_channels(recipe: VaeTrainRecipe) -> Iterator[Finding]:
     """Channels in and out are 3."""
-    ae = recipe.ae
-    if isinstance(ae, HunyuanVAEConfig):
-        channels = {"in_channels": ae.in_channels, "out_channels": ae.out_channels}
-    elif isinstance(ae, AutoEncoder2DConfig):
-        channels = {"in_channels": ae.in_channels, "out_ch": ae.out_ch}
-    else:
-        return
-    for name, count in channels.items():
+    for key, count in _channels(recipe.ae).items():
         if count != 3:
-            yield Finding((("ae", name),), f"ae.{name} = {count}, but a clip has 3 channels.")
+            path = ("ae", *key.split("."))
+            yield Finding((path,), f"ae.{key} = {count}, but a clip has 3 channels.")
+
+
+def _channels(ae: AutoencoderConfig) -> dict[str, int]:
+    """Return the channels that pixels have, by the key that says it."""
+    match ae:
+        case HunyuanVAEConfig() | AutoencoderKLConfig() | AutoencoderKLTemporalDecoderConfig():
+            return {"in_channels": ae.in_channels, "out_channels": ae.out_channels}
+        case AutoEncoder2DConfig():
+            return {"in_channels": ae.in_channels, "out_ch": ae.out_ch}
+        case VAETemporalConfig():
+            return {"in_out_channels": ae.in_out_channels}
+        case OpenSoraVAEConfig():
+            return {f"vae_2d.{key}": count for key, count in _channels(ae.vae_2d).items()}
+        case DCAEConfig():
+            return {}
+        case _:
+            assert_never(ae)
 
 
 @rule(
@@ -180,5 +202,93 @@ def reconstructions_have_the_clips_channels(recipe: VaeTrainRecipe) -> Iterator[
 )
 def trained_tiles_are_set(recipe: VaeTrainRecipe) -> Iterator[Finding]:
     """tiling = "auto" is for autoencoders that are not trained."""
-    if not isinstance(recipe.ae, AutoEncoder2DConfig) and recipe.ae.tiling == "auto":
+    if isinstance(recipe.ae, TiledConfig) and recipe.ae.tiling == "auto":
         yield Finding((("ae", "tiling"),), 'ae.tiling = "auto": training an autoencoder takes the tiles that are set.')
+
+
+@rule(
+    "OSR116",
+    ClipsRecipe,
+    SampleRecipe,
+    reason="The stage along time takes the latents of pictures and halves time between blocks; its latents are scaled by channel.",
+    fix="Make channels, steps and values as many as the stages have.",
+    wrong="""
+        kind = "vae-train"
+        [ae]
+        type = "open_sora_vae"
+        shift = [0.1, 0.2]
+        [buckets]
+        "256px" = { 17 = [1.0, 1] }
+    """,
+    right="""
+        kind = "vae-train"
+        [ae]
+        type = "open_sora_vae"
+        shift = 0.1
+        [buckets]
+        "256px" = { 17 = [1.0, 1] }
+    """,
+)
+def stages_fit(recipe: Recipe) -> Iterator[Finding]:
+    """Both stages have the same latents of pictures; lists have an entry for each step or channel."""
+    for at, ae in autoencoders(recipe):
+        if isinstance(ae, OpenSoraVAEConfig):
+            yield from _joined(at, ae)
+            yield from _steps((*at, "vae_temporal"), ae.vae_temporal)
+        elif isinstance(ae, VAETemporalConfig):
+            yield from _steps(at, ae)
+
+
+def _joined(at: Key, ae: OpenSoraVAEConfig) -> Iterator[Finding]:
+    table = ".".join(at)
+    given, taken = ae.vae_2d.latent_channels, ae.vae_temporal.in_out_channels
+    if given != taken:
+        message = f"{table}.vae_2d.latent_channels = {given}, but {table}.vae_temporal.in_out_channels = {taken}."
+        yield Finding(((*at, "vae_2d", "latent_channels"), (*at, "vae_temporal", "in_out_channels")), message)
+    for name, values in (("shift", ae.shift), ("scale", ae.scale)):
+        if isinstance(values, tuple) and len(values) != ae.latent_channels:
+            message = f"{table}.{name} has {len(values)} values, but there are {ae.latent_channels} latent channels."
+            yield Finding(
+                ((*at, name), (*at, "vae_temporal", "embed_dim")), message, "Give one for each, or one number."
+            )
+
+
+def _steps(at: Key, ae: VAETemporalConfig) -> Iterator[Finding]:
+    steps, table = len(ae.channel_multipliers) - 1, ".".join(at)
+    if len(ae.temporal_downsample) != steps:
+        message = f"{table}.temporal_downsample has {len(ae.temporal_downsample)} entries, but there are {steps} steps."
+        yield Finding(((*at, "temporal_downsample"), (*at, "channel_multipliers")), message)
+
+
+@rule(
+    "OSR117",
+    VaeTrainRecipe,
+    reason="A loss compares what the autoencoder has: latents of pictures are between the two stages of open_sora_vae alone.",
+    fix='Set ae.type = "open_sora_vae", or leave vae_loss.use_real_rec_loss = true and the other two false.',
+    wrong="""
+        _base_ = "tiny/vae"
+        [vae_loss]
+        use_z_rec_loss = true
+    """,
+    right="""
+        _base_ = "tiny/vae"
+        [vae_loss]
+        use_real_rec_loss = true
+    """,
+)
+def losses_have_their_stages(recipe: VaeTrainRecipe) -> Iterator[Finding]:
+    """Losses of latents go with open_sora_vae, some loss counts in every update, and a discriminator sees pixels that learn."""
+    loss = recipe.vae_loss
+    for name in ("use_z_rec_loss", "use_image_identity_loss"):
+        if getattr(loss, name) and not isinstance(recipe.ae, OpenSoraVAEConfig):
+            message = f'vae_loss.{name} = true, but ae.type = "{recipe.ae.type}" has no two stages.'
+            yield Finding((("vae_loss", name), ("ae", "type")), message)
+    if loss.use_real_rec_loss:
+        return
+    real = ("vae_loss", "use_real_rec_loss")
+    if not loss.use_z_rec_loss:
+        message = "vae_loss.use_real_rec_loss = false and vae_loss.use_z_rec_loss = false: clips have no loss."
+        yield Finding((real, ("vae_loss", "use_z_rec_loss")), message, "Set one of them.")
+    if recipe.discriminator is not None:
+        message = "vae_loss.use_real_rec_loss = false, but [discriminator] judges the pixels, which then do not learn."
+        yield Finding((real, ("discriminator",)), message, "Set vae_loss.use_real_rec_loss = true.")

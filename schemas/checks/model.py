@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator
 
-from schemas.autoencoder import AutoencoderConfig, HunyuanVAEConfig
+from schemas.autoencoder import (
+    AutoencoderConfig,
+    AutoencoderKLConfig,
+    AutoencoderKLTemporalDecoderConfig,
+    HunyuanVAEConfig,
+    OpenSoraVAEConfig,
+    VAETemporalConfig,
+)
 from schemas.checks.registry import Finding, Key, rule
 from schemas.denoiser import DenoiserConfig, LatentDenoiser, MMDiTConfig
 from schemas.recipes import ClipsRecipe, SampleRecipe, TrainRecipe
@@ -152,11 +159,27 @@ def _takes_a_pixel(at: Key, model: LatentDenoiser, ae_at: Key, ae: AutoencoderCo
     """,
 )
 def groups_divide_the_widths(recipe: ClipsRecipe | SampleRecipe) -> Iterator[Finding]:
-    """norm_num_groups divides each of the autoencoder's widths."""
-    if not isinstance(recipe.ae, HunyuanVAEConfig):
-        return
-    groups, widths = recipe.ae.norm_num_groups, recipe.ae.block_out_channels
-    odd = [width for width in widths if width % groups or width < 1]
-    if odd:
-        message = f"ae.norm_num_groups = {groups} does not divide {odd[0]} of ae.block_out_channels = {list(widths)}."
-        yield Finding((("ae", "norm_num_groups"), ("ae", "block_out_channels")), message)
+    """The groups of the norms divide each of the autoencoder's widths."""
+    for at, groups_key, groups, widths_key, widths in _normed(("ae",), recipe.ae):
+        odd = [width for width in widths if width % groups or width < 1]
+        if odd:
+            table = ".".join(at)
+            message = (
+                f"{table}.{groups_key} = {groups} does not divide {odd[0]} of {table}.{widths_key} = {list(widths)}."
+            )
+            yield Finding(((*at, groups_key), (*at, widths_key)), message)
+
+
+def _normed(at: Key, ae: AutoencoderConfig) -> Iterator[tuple[Key, str, int, str, tuple[int, ...]]]:
+    """Yield where groups and widths stand and what they are, for every stage that has both as keys."""
+    match ae:
+        case HunyuanVAEConfig() | AutoencoderKLConfig() | AutoencoderKLTemporalDecoderConfig():
+            yield at, "norm_num_groups", ae.norm_num_groups, "block_out_channels", ae.block_out_channels
+        case VAETemporalConfig():
+            widths = tuple(ae.filters * factor for factor in (1, *ae.channel_multipliers))
+            yield at, "num_groups", ae.num_groups, "filters", widths
+        case OpenSoraVAEConfig():
+            yield from _normed((*at, "vae_2d"), ae.vae_2d)
+            yield from _normed((*at, "vae_temporal"), ae.vae_temporal)
+        case _:
+            return

@@ -9,8 +9,11 @@ from opensora_models.diffusion.classifier_free import deviation_fixed, guided, g
 from opensora_models.diffusion.guidance import FIRST_OSCILLATION, oscillate
 from opensora_models.diffusion.process import ClipSize
 from opensora_models.diffusion.timestep_flow import TimestepFlow, latent_frames_of, shift_ratio, shift_timesteps
+from opensora_models.stdit3.model import STDiT3
+from schemas.denoiser.stdit3 import STDiT3Config
 from schemas.diffusion import TimestepFlowConfig
-from tests.parity.case import Case
+from tests.parity.case import Case, build_config
+from tests.parity.latents import NOT_CONFIGURED, load_published
 
 Checks = Iterator[tuple[str, object, object]]
 Model = Callable[..., Tensor]
@@ -130,11 +133,18 @@ def model_of(case: Case) -> Model:
     """The toy, or STDiT3 with the case's weights."""
     if case.info.get("model_ctor") is None:
         return toy
-    return stdit3_of(case)
+    config = build_config(STDiT3Config, case.info["model_ctor"], ignore=NOT_CONFIGURED)
+    model, inputs = load_published(STDiT3(config), case), case.inputs
 
+    @torch.no_grad()
+    def stdit3(x: Tensor, t_B: Tensor, y: Tensor, x_mask: Tensor | None = None) -> Tensor:
+        rows = len(x) // len(inputs["fps"])
+        sizes = {f"{name}_B": inputs[name].repeat(rows) for name in ("height", "width", "fps")}
+        mask = inputs.get("text_mask")
+        mask_BL = None if mask is None else mask.bool().repeat(len(x) // len(mask), 1)
+        return model(x, t_B, text_BLD=y[:, 0], text_mask_BL=mask_BL, x_mask_BT=x_mask, **sizes)
 
-def stdit3_of(case: Case) -> Model:
-    raise NotImplementedError
+    return stdit3
 
 
 def sampled_v1_3(case: Case, process: TimestepFlow) -> Checks:
