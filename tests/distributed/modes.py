@@ -21,8 +21,10 @@ class Mode:
 
     @property
     def tolerance(self) -> float:
-        """The greatest difference from one process; in bf16 gathered norms are rounded too."""
-        return 1e-5 if self.dtype == "fp32" else 2e-3
+        """The greatest difference from one process; in bf16 gathered norms are rounded too, and tables that modulate."""
+        if self.dtype == "fp32":
+            return 1e-5
+        return 2e-3 if self.family == "mmdit" else 5e-3
 
 
 def _hybrid(stage: int = 0, **sizes: object) -> dict[str, object]:
