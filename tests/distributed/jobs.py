@@ -79,7 +79,7 @@ def differences(run: Path, alone: Path) -> dict[str, float]:
 
 
 def _that_matters(name: str, change: Tensor) -> Tensor:
-    """Leave out the bias of keys that are not normalised: no softmax sees it, so its gradient is all rounding, as Adam's steps."""
+    """Leave out the bias of keys that are not normalised: no softmax sees it, so Adam's steps are of rounding errors."""
     if change.dim() == 0:  # the count of steps
         return change
     if name.endswith("cross_attn.kv_linear.bias"):
