@@ -14,6 +14,8 @@ from opensora_models.mmdit.model import MMDiT
 from opensora_models.open_sora_vae.model import OpenSoraVAE
 from opensora_models.open_sora_vae.temporal import VAETemporal
 from opensora_models.pixart.model import PixArt
+from opensora_models.stdit.model import STDiT
+from opensora_models.stdit2.model import STDiT2
 from opensora_models.stdit3.model import STDiT3
 from schemas.autoencoder import (
     AutoEncoder2DConfig,
@@ -25,7 +27,16 @@ from schemas.autoencoder import (
     OpenSoraVAEConfig,
     VAETemporalConfig,
 )
-from schemas.denoiser import DenoiserConfig, DiTConfig, LatteConfig, MMDiTConfig, PixArtConfig, STDiT3Config
+from schemas.denoiser import (
+    DenoiserConfig,
+    DiTConfig,
+    LatteConfig,
+    MMDiTConfig,
+    PixArtConfig,
+    STDiT2Config,
+    STDiT3Config,
+    STDiTConfig,
+)
 from schemas.text import TextConfig, TextPart
 
 if TYPE_CHECKING:
@@ -37,7 +48,7 @@ Autoencoder = (
 """What every one of them has stands in docs/architecture.md, "Autoencoders"."""
 
 
-Denoiser = MMDiT | STDiT3 | DiT | Latte | PixArt
+Denoiser = MMDiT | STDiT3 | STDiT2 | STDiT | DiT | Latte | PixArt
 """What every one of them has stands in docs/architecture.md, "Denoisers"."""
 
 
@@ -48,6 +59,10 @@ def build_denoiser(config: DenoiserConfig) -> Denoiser:
             return MMDiT(config)
         case STDiT3Config():
             return STDiT3(config)
+        case STDiT2Config():
+            return STDiT2(config)
+        case STDiTConfig():
+            return STDiT(config)
         case DiTConfig():
             return DiT(config)
         case LatteConfig():

@@ -11,11 +11,13 @@ from torch import Tensor
 from opensora_cli.distributed.team import Team
 from opensora_cli.progress import JobProgress
 from opensora_cli.sampling.generate import ALONE, Clips, Generator, encode_references, generate
+from opensora_cli.sampling.generate_latents import generate_latents
 from opensora_cli.sampling.prompts import PromptTable, WrittenPrompt
 from opensora_cli.sampling.references import first_frame, read_references
 from opensora_cli.sampling.request import Sample
 from opensora_cli.sampling.saving import suffix_of, write_sample
 from opensora_cli.sampling.stages import Stages, peak_bytes
+from schemas.denoiser import LatentDenoiser
 from schemas.errors import OsoraError
 
 
@@ -67,6 +69,11 @@ def plan_batches(samples: Sequence[Sample], batch_size: int) -> list[list[Sample
     ]
 
 
+def steps_of(batch: Sequence[Sample]) -> int:
+    """Return the steps that a batch takes, over all its loops."""
+    return batch[0].config.num_steps * batch[0].config.loop
+
+
 def make_batch(
     models: Generator,
     texts: PromptTable,
@@ -85,7 +92,7 @@ def make_batch(
     frames of samples that need one.
     """
     device = models.device
-    stages, whole = Stages(device), batch[0].config.num_steps
+    stages, whole = Stages(device), steps_of(batch)
     steps = _Steps(progress, batch)
     with stages.stage("references"):
         latents = {sample: _references(models, sample, size, images.get(sample)) for sample in batch}
@@ -140,7 +147,7 @@ class _Steps:
         self._progress = progress
 
     def __call__(self, step: int, steps: int) -> None:
-        self.done = step
+        self.done += 1
         self._progress.advance(self.facts)
 
 
@@ -153,7 +160,7 @@ def _references(
     if not sample.references:
         return None
     try:
-        clips = read_references(sample.references, sample.config.cond_type, causal=autoencoder.causal, size=size)
+        clips = read_references(sample.references, sample.config, causal=autoencoder.causal, size=size)
     except OsoraError as error:
         return Failed(sample, error)
     with models.at_work("autoencoder"):
@@ -170,20 +177,17 @@ def _generate(
     stages: Stages,
     team: Team,
 ) -> Clips:
-    device = models.device
-    references = [latents[sample] for sample, _ in good]
-    return generate(
-        models,
-        good[0][0].config,
-        size,
-        [sample.seed for sample, _ in good],
-        texts.batch([prompt.encoded for _, prompt in good], device),
-        texts.batch([sample.negative for sample, _ in good], device),
-        [one for one in references if not isinstance(one, Failed)],
-        steps,
-        stages,
-        team,
-    )
+    device, config = models.device, good[0][0].config
+    found = [latents[sample] for sample, _ in good]
+    references = [one for one in found if not isinstance(one, Failed)]
+    seeds = [sample.seed for sample, _ in good]
+    if isinstance(models.config, LatentDenoiser):
+        loops = zip(*(prompt.of_loops(config.loop) for _, prompt in good), strict=True)
+        captions = [texts.batch(list(loop), device) for loop in loops]
+        return generate_latents(models, config, size, seeds, captions, references, steps, stages, team)
+    caption = texts.batch([prompt.encoded for _, prompt in good], device)
+    negative = texts.batch([sample.negative for sample, _ in good], device)
+    return generate(models, config, size, seeds, caption, negative, references, steps, stages, team)
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ Legend: B samples, C channels, T frames (of the latent, or of the video), H W pi
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -18,16 +19,18 @@ from opensora_cli.sampling.denoise import Denoised, denoise, denoise_distilled
 from opensora_cli.sampling.offload import Waiting
 from opensora_cli.sampling.stages import Stages
 from opensora_models.clip_decoding import decode_clip
+from opensora_models.diffusion.build import build_process
 from opensora_models.diffusion.condition import References, inference_condition, place_references, trim_repeats
 from opensora_models.diffusion.guidance import GuidanceScales
 from opensora_models.diffusion.noise import latent_noise
 from opensora_models.diffusion.process import Process
-from opensora_models.diffusion.rectified_flow import RectifiedFlow
 from opensora_models.diffusion.schedule import get_schedule
 from opensora_models.diffusion.solver import OnStep, is_flow_solver
 from opensora_models.mmdit.attention import preferred_kernels
 from opensora_models.text.features import TextFeatures
+from schemas.autoencoder import AutoencoderConfig
 from schemas.denoiser import DenoiserConfig, MMDiTConfig
+from schemas.diffusion import AnyDiffusion, DiffusionConfig
 from schemas.sampling import SamplingConfig
 
 ModelName = Literal["denoiser", "autoencoder"]
@@ -39,6 +42,11 @@ class Autoencoder(Protocol):
 
     latent_channels: int
     causal: bool
+
+    @property
+    def config(self) -> AutoencoderConfig:
+        """Return its schema."""
+        ...
 
     @property
     def strides(self) -> tuple[int, int, int]:
@@ -74,13 +82,17 @@ class Generator:
     config: DenoiserConfig
     waiting: Mapping[ModelName, Waiting] = field(default_factory=dict)
     works_on: torch.device | None = None
-    process: Process = field(default_factory=RectifiedFlow)
-    """How the denoiser of latents was trained; packed ones are rectified flows."""
+    diffusion: AnyDiffusion = field(default_factory=DiffusionConfig)
 
     @property
     def device(self) -> torch.device:
         """Where the models are while they are at work."""
         return self.works_on or next(self.denoiser.parameters()).device
+
+    @cached_property
+    def process(self) -> Process:
+        """How noise and latents are mixed."""
+        return build_process(self.diffusion)
 
     def at_work(self, name: ModelName) -> AbstractContextManager[None]:
         """Return a context inside which a model can be used."""

@@ -15,7 +15,6 @@ from opensora_cli.training.draws import seeded_init
 from opensora_models.adapter import add_to_weights, read_adapter
 from opensora_models.build import Denoiser, build_autoencoder, build_denoiser
 from opensora_models.compiled import compile_blocks
-from opensora_models.diffusion.build import build_process
 from opensora_models.layers.float8_linear import use_float8
 from opensora_models.mmdit.adapter_layout import adapter_as
 from opensora_models.mmdit.attention import pick_attention
@@ -73,7 +72,7 @@ def load_models(
     waiting = _put_away(denoiser, autoencoder, config.offload, device)
     if config.compile:
         compile_blocks(denoiser, any_size=False)
-    return Generator(denoiser, autoencoder, recipe.model, waiting, device, build_process(recipe.diffusion))
+    return Generator(denoiser, autoencoder, recipe.model, waiting, device, recipe.diffusion)
 
 
 def _put_away(

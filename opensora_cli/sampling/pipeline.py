@@ -11,7 +11,7 @@ from rich.console import Console
 from opensora_cli.distributed.process import DTYPES, Process, pick_device
 from opensora_cli.distributed.team import form_team
 from opensora_cli.progress import JobProgress
-from opensora_cli.sampling.batches import Failed, Made, make_batch, plan_batches
+from opensora_cli.sampling.batches import Failed, Made, make_batch, plan_batches, steps_of
 from opensora_cli.sampling.files import run_job
 from opensora_cli.sampling.generate import Generator
 from opensora_cli.sampling.image_stage import ImageStage, free_memory
@@ -26,6 +26,7 @@ from opensora_cli.sampling.stages import Stages
 from opensora_cli.sampling.weights import find_adapter, find_weights
 from opensora_cli.supported import check_supported
 from schemas.checks.parallel import world_size_problem
+from schemas.denoiser import LatentDenoiser
 from schemas.errors import OsoraError
 from schemas.recipes import SampleRecipe
 from schemas.resolve import Resolved, resolve
@@ -159,7 +160,7 @@ class Pipeline:
             if self._images is not None:
                 self._images.size(config)
             same = (sample.references for sample in samples if sample.config == config)
-            check_references(same, config.cond_type, causal=self._facts.causal)
+            check_references(same, config, causal=self._facts.causal)
         return self._make(samples, self._language_model(samples))
 
     def _make(self, samples: Sequence[Sample], writer: LanguageModel | None) -> Iterator["Made | Failed"]:
@@ -195,7 +196,7 @@ class Pipeline:
         if not batches:
             return
         models = self._load()
-        steps = sum(batch[0].config.num_steps for batch in batches)
+        steps = sum(map(steps_of, batches))
         with JobProgress("sampling", steps, console=self.console) as progress:
             for batch in batches:
                 size = self._size(batch[0].config)
@@ -228,7 +229,7 @@ class Pipeline:
         return dict(zip(first, (WrittenPrompt(**values) for values in json.loads(told or "[]")), strict=True))
 
     def _encode(self, samples: Sequence[Sample], written: Mapping[Sample, WrittenPrompt]) -> None:
-        texts = {text for sample in samples for text in (written[sample].encoded, sample.negative)}
+        texts = {text for sample in samples for text in self._texts_of(sample, written[sample])}
         if self._images is not None:
             texts |= {self._images.prompt(sample, written[sample]).encoded for sample in samples}
         missing = texts - self._texts.features.keys()
@@ -237,6 +238,12 @@ class Pipeline:
             with self._stages.stage("text"):
                 table = encode_prompts(missing, recipe.text, recipe.model.texts, dtype, self.device)
             self._texts.features.update(table.features)
+
+    def _texts_of(self, sample: Sample, prompt: WrittenPrompt) -> list[str]:
+        """Return what is encoded of a sample: denoisers of latents have learned what the empty caption is to them."""
+        if isinstance(self.recipe.model, LatentDenoiser):
+            return prompt.of_loops(sample.config.loop)
+        return [prompt.encoded, sample.negative]
 
     def _load(self) -> Generator:
         if self._models is None:

@@ -7,6 +7,7 @@ import torch
 
 from opensora_cli.data.captions import add_fps, add_motion_score
 from opensora_cli.sampling.language_model import LanguageModel
+from opensora_cli.sampling.prompts_v1 import add_scores, join_loops, prompt_at_loop, split_loops
 from opensora_cli.sampling.request import Sample
 from opensora_cli.sampling.rewriting import refined_prompt, written_motion
 from opensora_models.build import build_text_encoders
@@ -23,12 +24,20 @@ class WrittenPrompt:
     refined: str | None = None
     motion_score: str | None = None
 
+    def of_loops(self, loops: int) -> list[str]:
+        """Return the text of each loop of a long clip: `|0| dawn |2| noon` is dawn twice, then noon."""
+        return [prompt_at_loop(self.encoded, loop) for loop in range(loops)]
+
 
 def full_prompt(prompt: str, config: SamplingConfig, motion_score: str | None = None) -> str:
     """Return what the text encoders get: images, and clips with `motion_score = "none"`, take the prompt as it is.
 
-    `motion_score` is what takes the place of "dynamic".
+    `motion_score` is what takes the place of "dynamic". Scores of Open-Sora 1.x go behind the text of every loop.
     """
+    if (config.aes, config.flow, config.camera_motion) != (None, None, None):
+        texts, loops = split_loops(prompt)
+        scored = [add_scores(text, config.aes, config.flow, config.camera_motion) for text in texts]
+        prompt = join_loops(scored, loops)
     if config.num_frames == 1 or config.motion_score == "none":
         return prompt
     return add_motion_score(add_fps(prompt, config.fps_save), motion_score or config.motion_score)

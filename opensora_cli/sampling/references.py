@@ -12,16 +12,16 @@ from opensora_cli.data.transforms import transform_image
 from opensora_cli.data.video import read_reference
 from opensora_cli.sampling.saving import to_frames
 from opensora_models.diffusion.condition import reference_frames
-from schemas.condition import ConditionName
 from schemas.errors import OsoraError
+from schemas.sampling import SamplingConfig
 
 
-def check_references(files: Iterable[tuple[Path, ...]], condition: ConditionName, *, causal: bool) -> None:
+def check_references(files: Iterable[tuple[Path, ...]], config: SamplingConfig, *, causal: bool) -> None:
     """Look into every reference file once, without decoding it where its header says enough.
 
     Raises OsoraError, with the frames that are needed, for a file that is missing, no picture or too short.
     """
-    frames = reference_frames(condition, causal=causal)
+    frames = 1 if config.mask_strategy else reference_frames(config.cond_type, causal=causal)
     for path in dict.fromkeys(path for paths in files for path in paths):
         if not path.is_file():
             raise OsoraError(f"{path}: there is no such file. Give the path of an image or a video.")
@@ -32,19 +32,25 @@ def check_references(files: Iterable[tuple[Path, ...]], condition: ConditionName
 
 
 def read_references(
-    paths: Sequence[Path], condition: ConditionName, *, causal: bool, size: tuple[int, int]
+    paths: Sequence[Path], config: SamplingConfig, *, causal: bool, size: tuple[int, int]
 ) -> list[Tensor]:
     """Return a sample's references, (3, T, H, W) in [-1, 1] each, resized and cropped to `size` (height, width).
 
+    Where a strategy says which frames are given, a reference is all of its file, as far as a clip's frames reach.
     Raises OsoraError for a file that cannot be read, or has fewer frames than the condition needs.
     """
+    if config.mask_strategy:
+        lengths = [min(probe(str(path)).num_frames, config.num_frames) for path in paths]
+        return [_read(path, frames, size, tail=False) for path, frames in zip(paths, lengths, strict=True)]
+    condition = config.cond_type
     frames = reference_frames(condition, causal=causal)
     # The last reference of a loop, and that of any tail, is taken from the end of its file.
     tails = [False, True] if condition == "i2v_loop" else ["tail" in condition]
-    return [
-        read_reference(str(path), frames=frames, height=size[0], width=size[1], tail=tail)
-        for path, tail in zip(paths, tails, strict=True)
-    ]
+    return [_read(path, frames, size, tail=tail) for path, tail in zip(paths, tails, strict=True)]
+
+
+def _read(path: Path, frames: int, size: tuple[int, int], *, tail: bool) -> Tensor:
+    return read_reference(str(path), frames=frames, height=size[0], width=size[1], tail=tail)
 
 
 def first_frame(image_CTHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,17 +1,19 @@
 """What a user asks of one sampling job, checked before anything is loaded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from opensora_cli.sampling.prompts_v1 import split_references
 from opensora_cli.sampling.rows import Row, read_rows
 from opensora_cli.sampling.seeds import row_seeds, sample_seed
 from opensora_models.diffusion.condition import reference_count
+from opensora_models.diffusion.mask_strategy import parse_strategy
 from schemas.checks import run_checks
-from schemas.condition import ConditionName
+from schemas.denoiser import LatentDenoiser
 from schemas.errors import OsoraError, UsageError
 from schemas.recipes import SampleRecipe
 from schemas.sampling import SamplingConfig
@@ -63,12 +65,15 @@ def plan_samples(request: Request, recipe: SampleRecipe) -> list[Sample]:
     OsoraError for missing prompts, for rows that cannot be made, and for references that do not go with the condition.
     """
     rows = _rows(request)
-    references = [()] * len(rows) if recipe.t2i2v else _references(request.references, recipe.sampling.cond_type, rows)
+    if isinstance(recipe.model, LatentDenoiser):
+        rows = [with_json(row) for row in rows]
+    given = {"cond_type": recipe.condition}  # with [t2i2v] something else than the recipe's own
+    configs = {row.place: with_settings(recipe, row.settings, row.place).model_copy(update=given) for row in rows}
+    wanted = [needed_references(configs[row.place]) for row in rows]
+    references = [()] * len(rows) if recipe.t2i2v else _references(request.references, wanted, rows)
     if recipe.t2i2v is not None:
         _refuse_references(request.references, rows, "[t2i2v]: the image model makes the first frame")
     _check_negative(request, rows, recipe)
-    given = {"cond_type": recipe.condition}  # with [t2i2v] something else than the recipe's own
-    configs = {row.place: with_settings(recipe, row.settings, row.place).model_copy(update=given) for row in rows}
     seeds = row_seeds([row.seed for row in rows], recipe.sampling.seed)
     return [
         Sample(
@@ -130,29 +135,48 @@ def with_settings(recipe: SampleRecipe, settings: Mapping[str, Any], place: str)
     return config
 
 
-def _references(given: Sequence[str], condition: ConditionName, rows: list[Row]) -> list[tuple[Path, ...]]:
-    """Return each row's reference files: its own, or of `--ref`: one serves all other rows, several go in order."""
-    needed = reference_count(condition)
-    others = [row for row in rows if not row.references]
-    if not needed:
+class Wanted(NamedTuple):
+    """How many references a row takes, and what says so."""
+
+    files: int
+    why: str
+    exactly: bool = True
+
+
+def needed_references(config: SamplingConfig) -> Wanted:
+    """Return how many references a row takes: as its strategy names, or else its condition."""
+    if config.mask_strategy:
+        named = [group.reference for group in parse_strategy(config.mask_strategy) if group.loop == 0]
+        return Wanted(max(named, default=-1) + 1, f"the mask strategy {config.mask_strategy!r}", exactly=False)
+    return Wanted(reference_count(config.cond_type), f"the condition {config.cond_type}")
+
+
+def _references(given: Sequence[str], wanted: Sequence[Wanted], rows: list[Row]) -> list[tuple[Path, ...]]:
+    """Return each row's reference files: its own, or of `--ref`: one serves all other rows that want any, several go in order."""
+    none = [row for row, want in zip(rows, wanted, strict=True) if not want.files]
+    _refuse_references((), none, "the condition is t2v")
+    others = [row for row, want in zip(rows, wanted, strict=True) if want.files and not row.references]
+    if len(none) == len(rows):
         _refuse_references(given, rows, "the condition is t2v")
-        return [()] * len(rows)
     if not given and others:
-        what = "2 references, for the first and the last frame" if needed == 2 else "a reference"
-        example = f"first.png{SEPARATOR}last.png" if needed == 2 else "clip.mp4" if "v2v" in condition else "image.png"
-        raise UsageError(
-            f"{others[0].place}: the condition {condition} needs {what}: give --ref {example!r}, or use --cond t2v."
-        )
+        want = wanted[rows.index(others[0])]
+        what = "a reference" if want.files == 1 else f"{want.files} references"
+        example = SEPARATOR.join(("first.png", "last.png", "more.mp4")[: want.files]) if want.files > 1 else "image.png"
+        if "v2v" in want.why:
+            example = "clip.mp4"
+        raise UsageError(f"{others[0].place}: {want.why} needs {what}: give --ref {example!r}, or use --cond t2v.")
     if given and len(given) not in (1, len(others)):
         raise UsageError(
             f"{len(given)} --ref for {len(others)} prompts: give one for all of them, or one for each, in the same order."
         )
     shared = iter([given[0]] * len(others) if len(given) == 1 else given)
     return [
-        _files(row.references, row.place, row.folder, condition, needed)
+        ()
+        if not want.files
+        else _files(row.references, row.place, row.folder, want)
         if row.references
-        else _files(next(shared), "--ref", Path(), condition, needed)
-        for row in rows
+        else _files(next(shared), "--ref", Path(), want)
+        for row, want in zip(rows, wanted, strict=True)
     ]
 
 
@@ -164,19 +188,35 @@ def _refuse_references(given: Sequence[str], rows: list[Row], why: str) -> None:
         )
 
 
-def _files(text: str, place: str, folder: Path, condition: ConditionName, needed: int) -> tuple[Path, ...]:
+def _files(text: str, place: str, folder: Path, want: Wanted) -> tuple[Path, ...]:
     paths = tuple(folder / Path(part.strip()).expanduser() for part in text.split(SEPARATOR) if part.strip())
-    if len(paths) != needed:
-        hint = f"Separate them by {SEPARATOR!r}; the same image twice makes a loop" if needed == 2 else "Give one file"
-        raise UsageError(f"{place} {text!r}: {condition} takes {needed} file(s), not {len(paths)}. {hint}.")
+    if len(paths) < want.files or (want.exactly and len(paths) > want.files):
+        hint = (
+            f"Separate them by {SEPARATOR!r}; the same image twice makes a loop" if want.files > 1 else "Give one file"
+        )
+        least = "" if want.exactly else "at least "
+        raise UsageError(f"{place} {text!r}: {want.why} takes {least}{want.files} file(s), not {len(paths)}. {hint}.")
     for path in paths:
         if not path.is_file():
             raise OsoraError(f"{place} {path}: there is no such file. Give the path of an image or a video.")
     return paths
 
 
+def with_json(row: Row) -> Row:
+    """Return a row without the JSON behind its prompt, which may name references and a strategy (Open-Sora 1.x)."""
+    parts = split_references(row.text)
+    settings = {"mask_strategy": parts.strategy} if parts.strategy else {}
+    references = row.references or parts.reference
+    return replace(row, text=parts.text, references=references, settings={**settings, **row.settings})
+
+
 def _check_negative(request: Request, rows: list[Row], recipe: SampleRecipe) -> None:
     place = "--neg" if request.negative else next((f"{row.place}: neg" for row in rows if row.negative), None)
+    if place and isinstance(recipe.model, LatentDenoiser):
+        raise UsageError(
+            f"{place}: {recipe.model.type} is guided by what it learned of clips without a caption, and never sees a negative "
+            "prompt. Leave it out."
+        )
     if place and recipe.model.guidance_embed:
         raise UsageError(
             f"{place}: this model takes the guidance scale as an input (model.guidance_embed = true) and never sees a "

@@ -11,7 +11,7 @@ from opensora_cli.data.manifest import read_table
 from schemas.errors import OsoraError, UsageError
 
 NUMBERS = ("num_frames", "height", "width")
-SETTINGS = (*NUMBERS, "resolution", "aspect_ratio")
+SETTINGS = (*NUMBERS, "resolution", "aspect_ratio", "mask_strategy")
 """Columns named after keys of [sampling], which they replace for their row."""
 COLUMNS = ("text", "ref", "name", "neg", "seed", *SETTINGS)
 DIGITS = 18  # what any generator takes as a seed

@@ -7,6 +7,7 @@ from opensora_cli.distributed.layout import Layout
 from opensora_cli.distributed.process import DTYPES, Process
 from opensora_cli.sampling.contact_sheet import draw_contact_sheet
 from opensora_cli.sampling.generate import Generator, generate
+from opensora_cli.sampling.generate_latents import generate_latents
 from opensora_cli.sampling.prompts import full_prompt
 from opensora_cli.sampling.saving import to_frames
 from opensora_cli.sampling.size import sample_size
@@ -15,7 +16,11 @@ from opensora_cli.training.denoise_objective import DenoiserObjective
 from opensora_cli.training.looks import at_rest, shared_out
 from opensora_cli.training.metrics import Metrics
 from opensora_models.conditions import conditions_of
+from opensora_models.diffusion.build import build_process
 from opensora_models.text.features import TextFeatures
+from schemas.denoiser import LatentDenoiser
+from schemas.recipes import TrainRecipe
+from schemas.sampling import SamplingConfig
 
 
 class _Autocast(nn.Module):
@@ -48,7 +53,7 @@ class TrainingSamples:
         self.process = process
         self.config = objective.recipe.samples
         self.every = self.config.every
-        self.sampling = self.config.sampling()
+        self.sampling = sampling_of(objective.recipe)
         self.size = sample_size(self.sampling, objective.recipe.pixels_per_token)
 
     def run(self, update: int, state: TrainState, layout: Layout, metrics: Metrics) -> None:
@@ -68,16 +73,22 @@ class TrainingSamples:
         """Return the clip of a prompt, (T, H, W, 3) bytes on the CPU."""
         objective, device = self.objective, self.process.device
         denoiser = _Autocast(objective.module, device, DTYPES[objective.recipe.dtype]).eval()
-        clips = generate(
-            Generator(denoiser, objective.ae, objective.recipe.model),
-            self.sampling,
-            self.size,
-            [self.config.seed + number],
-            self.texts[number].to(device),
-            self.negative.to(device),
-            [None],
-        )
+        models = Generator(denoiser, objective.ae, objective.recipe.model, diffusion=objective.recipe.diffusion)
+        seeds, caption = [self.config.seed + number], self.texts[number].to(device)
+        if isinstance(models.config, LatentDenoiser):
+            clips = generate_latents(models, self.sampling, self.size, seeds, [caption], [None])
+        else:
+            clips = generate(models, self.sampling, self.size, seeds, caption, self.negative.to(device), [None])
         return torch.from_numpy(to_frames(clips.video[0]))
+
+
+def sampling_of(recipe: TrainRecipe) -> SamplingConfig:
+    """Return how a recipe's prompts are sampled while it trains: a process of 1.x by its usual solver, by its line's sizes."""
+    sampling = recipe.samples.sampling()
+    if not isinstance(recipe.model, LatentDenoiser):
+        return sampling
+    usual = {"solver": build_process(recipe.diffusion).solvers[0], "text_osci": False, "rules": recipe.dataset.rules}
+    return sampling.model_copy(update=usual)
 
 
 @torch.no_grad()
@@ -86,11 +97,13 @@ def training_samples(objective: DenoiserObjective, process: Process) -> Training
     config = objective.recipe.samples
     if not config.prompts:
         return None
-    sampling = config.sampling()
+    sampling = sampling_of(objective.recipe)
 
     def encoded(prompt: str) -> TextFeatures:
         return objective.features([prompt]).to("cpu")
 
     with objective.with_text_encoders():
         texts = [encoded(full_prompt(prompt, sampling)) for prompt in config.prompts]
-        return TrainingSamples(objective, texts, encoded(""), process)
+        # Denoisers of latents have learned what the empty caption is to them.
+        negative = texts[0] if isinstance(objective.recipe.model, LatentDenoiser) else encoded("")
+        return TrainingSamples(objective, texts, negative, process)

@@ -23,8 +23,8 @@ class AdaLNBlock(nn.Module):
 
     def forward(self, x_BGLD: Tensor, cond_BD: Tensor) -> Tensor:
         """Return (B, G, L, D); a token sees those of its own sequence."""
-        vectors_B6D = self.adaLN_modulation(cond_BD)[:, None, None].chunk(6, -1)
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = vectors_B6D
+        vectors = self.adaLN_modulation(cond_BD)[:, None, None].chunk(6, -1)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = vectors
         attended = self.attn(modulate(x_BGLD, shift, scale).flatten(0, 1)).view_as(x_BGLD)
         x_BGLD = x_BGLD + gate * attended
         return x_BGLD + mlp_gate * self.mlp(modulate(x_BGLD, mlp_shift, mlp_scale))

@@ -15,8 +15,8 @@ def count_blocks(shapes: Shapes, stack: str) -> int:
     return len({match[1] for key in shapes if (match := re.match(rf"{re.escape(stack)}\.(\d+)\.", key))})
 
 
-def patch_keys(shapes: Shapes) -> dict[str, Any]:
-    """Return width, channels, patch and whether the model predicts a variance; pictures' patches have one frame."""
+def patch_keys(shapes: Shapes, sigma: str = "pred_sigma") -> dict[str, Any]:
+    """Return width, channels, patch and `sigma`, whether the model predicts a variance; pictures' patches have one frame."""
     hidden, channels, *patch = shapes[PATCH_WEIGHT]
     patch = [1] * (3 - len(patch)) + patch
     values = shapes["final_layer.linear.weight"][0]
@@ -24,7 +24,7 @@ def patch_keys(shapes: Shapes) -> dict[str, Any]:
         "hidden_size": hidden,
         "in_channels": channels,
         "patch_size": tuple(patch),
-        "pred_sigma": values == 2 * channels * prod(patch),
+        sigma: values == 2 * channels * prod(patch),
     }
 
 
@@ -32,6 +32,13 @@ def text_keys(shapes: Shapes) -> dict[str, Any]:
     """Return width and number of the text's tokens."""
     length, width = shapes[NULL_CAPTION]
     return {"caption_channels": width, "model_max_length": length}
+
+
+def vector_keys(shapes: Shapes) -> dict[str, Any]:
+    """Return what a model takes one vector of; a table of classes is taken to have a row for the dropped one."""
+    if (table := shapes.get("y_embedder.embedding_table.weight")) is not None:
+        return {"condition": f"label_{table[0] - 1}"}
+    return {"condition": "text", "caption_channels": shapes["y_embedder.y_proj.fc1.weight"][1]}
 
 
 def block_keys(shapes: Shapes, stack: str, attention: str = "attn") -> dict[str, Any]:

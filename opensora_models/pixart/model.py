@@ -1,5 +1,6 @@
 """The PixArt denoisers of Open-Sora 1.x: alpha (Chen et al. 2023), its multi-scale form, and Sigma (Chen et al. 2024)."""
 
+from collections.abc import Mapping
 from math import isqrt, prod
 from typing import ClassVar
 
@@ -10,11 +11,12 @@ from opensora_models.layers.embedders import CaptionEmbedder, SizeEmbedder, Time
 from opensora_models.layers.latent_attention import FinalLayer
 from opensora_models.layers.latent_patches import PatchEmbed, patch_grid, unpatchify
 from opensora_models.layers.position_tables import coordinates, sincos_1d, sincos_2d
+from opensora_models.layers.published_weights import StateDict
 from opensora_models.layers.recompute import Recompute
 from opensora_models.layers.starting_weights import start_at_zero, start_linear, start_small
 from opensora_models.layers.widths import check_widths
 from opensora_models.pixart.blocks import Grid, PixArtBlock
-from opensora_models.pixart.weights import COMPUTED_KEYS, LIKELY_CAUSES, as_own
+from opensora_models.pixart.weights import COMPUTED_KEYS, LIKELY_CAUSES, from_published
 from schemas.denoiser.pixart import PixArtConfig
 from schemas.errors import OsoraError
 
@@ -31,7 +33,6 @@ class PixArt(nn.Module):
     conditions: frozenset[str] = frozenset({"text_BLD", "text_mask_BL", "drop_B", *SIZES})
     computed_keys: ClassVar[tuple[str, ...]] = COMPUTED_KEYS
     likely_causes = LIKELY_CAUSES
-    as_own = staticmethod(as_own)
 
     def __init__(self, config: PixArtConfig) -> None:
         super().__init__()
@@ -53,6 +54,10 @@ class PixArt(nn.Module):
         self.recompute = Recompute()
         self.recomputed = range(0)
         self._start()
+
+    def as_own(self, state: Mapping[str, Tensor]) -> StateDict:
+        """Return the weights of the published image models as this model's; the empty caption gets its length."""
+        return from_published(state, self.config.model_max_length)
 
     @property
     def units(self) -> list[nn.Module]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from opensora_models.layers.published_weights import StateDict, from_image_weights
+from opensora_models.layers.published_weights import StateDict, fit_null_caption, from_image_weights
 
 COMPUTED_KEYS = ("pos_embed", "pos_embed_temporal")
 """Position tables in checkpoints; the model computes them."""
@@ -27,6 +27,6 @@ LIKELY_CAUSES = (
 """What a difference between a file and the model looks like (see weights.Misfit.likely_keys), and the key behind it."""
 
 
-def as_own(state: Mapping[str, Tensor]) -> StateDict:
+def from_published(state: Mapping[str, Tensor], model_max_length: int) -> StateDict:
     """Return the weights of PixArt-XL-2-*.pth and PixArt-Sigma-XL-2-*.pth (their table `state_dict`) as this model's."""
-    return from_image_weights(state, COMPUTED_KEYS)
+    return fit_null_caption(from_image_weights(state, COMPUTED_KEYS), model_max_length)

@@ -21,6 +21,16 @@ def most_frames(config: PaddedConfig, latent_frames: int) -> int:
     return sum(min(part, time * latents) for latents in parts_of(latent_frames, -(-part // time)))
 
 
+def frames_of(config: AutoencoderConfig, latent_frames: int) -> int:
+    """Return the frames of a clip of so many latent frames; where several numbers become as many, the largest."""
+    match config:
+        case VAETemporalConfig() | OpenSoraVAEConfig():
+            return most_frames(config, latent_frames)
+        case _:
+            time = config.time_compression_ratio
+            return (latent_frames - 1) * time + 1 if config.causal else latent_frames * time
+
+
 def part_frames(config: PaddedConfig) -> int | None:
     """Return the frames that are coded together along time; None is all of a clip."""
     if isinstance(config, VAETemporalConfig) or config.micro_frame_size == "whole":

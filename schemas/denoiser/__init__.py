@@ -9,9 +9,14 @@ from schemas.denoiser.latent import LatentDenoiser
 from schemas.denoiser.latte import LatteConfig
 from schemas.denoiser.mmdit import MMDiTConfig
 from schemas.denoiser.pixart import PixArtConfig
+from schemas.denoiser.stdit import STDiTConfig
+from schemas.denoiser.stdit2 import STDiT2Config
 from schemas.denoiser.stdit3 import STDiT3Config
 
-DenoiserConfig = Annotated[MMDiTConfig | STDiT3Config | DiTConfig | LatteConfig | PixArtConfig, Discriminator("type")]
+DenoiserConfig = Annotated[
+    MMDiTConfig | STDiT3Config | STDiT2Config | STDiTConfig | DiTConfig | LatteConfig | PixArtConfig,
+    Discriminator("type"),
+]
 """Every member has `texts`, `takes_frames`, `patch_side`, `hidden_size` and `num_heads`; all but mmdit are `LatentDenoiser`s."""
 
 __all__ = [
@@ -21,5 +26,7 @@ __all__ = [
     "LatteConfig",
     "MMDiTConfig",
     "PixArtConfig",
+    "STDiT2Config",
     "STDiT3Config",
+    "STDiTConfig",
 ]

@@ -1,7 +1,6 @@
 """DiT: output from a label or a pooled text."""
 
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from opensora_models.dit.model import DiT
 from schemas.denoiser.dit import DiTConfig
 from tests.parity.case import Case, build_config
+from tests.parity.latents import load_published
 
 SETTLED_BY_INPUT = ("input_size", "model_max_length")
 """Arguments of upstream's constructors that this model takes from its input: the tables' size; a pooled text is one token."""
@@ -20,19 +20,8 @@ HOW_IT_COMPUTES = (
 
 def checks(case: Case) -> Iterator[tuple[str, object, object]]:
     ignore = (*SETTLED_BY_INPUT, *HOW_IT_COMPUTES)
-    model = load(DiT(build_config(DiTConfig, case.info["ctor"], ignore)), case)
+    model = load_published(DiT(build_config(DiTConfig, case.info["ctor"], ignore)), case)
     yield "out", pooled_output(model, case.inputs), case.outputs["out"]
-
-
-def load(model: nn.Module, case: Case) -> nn.Module:
-    """Load the case's weights strictly, but for the tables that the model computes."""
-    state = {
-        key: tensor
-        for key, tensor in case.weights().items()
-        if not any(fnmatchcase(key, glob) for glob in model.computed_keys)
-    }
-    model.load_state_dict(state)
-    return model.eval()
 
 
 @torch.no_grad()

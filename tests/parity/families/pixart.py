@@ -10,12 +10,13 @@ from torch import Tensor
 from opensora_models.pixart.model import PixArt
 from schemas.denoiser.pixart import KVCompression, PixArtConfig
 from tests.parity.case import Case, build_config
-from tests.parity.families.dit import HOW_IT_COMPUTES, load
+from tests.parity.families.dit import HOW_IT_COMPUTES
+from tests.parity.latents import load_published
 
 
 @torch.no_grad()
 def checks(case: Case) -> Iterator[tuple[str, object, object]]:
-    model = load(PixArt(_config(case)), case)
+    model = load_published(PixArt(_config(case)), case)
     yield "out", model(**_inputs(case)), case.outputs["out"]
 
 
