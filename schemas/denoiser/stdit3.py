@@ -29,7 +29,7 @@ class STDiT3Config(LatentDenoiser):
     )
     depth: int = Field(
         28,
-        ge=0,
+        ge=1,
         description="Pairs of a spatial and a temporal block.",
         json_schema_extra=cost("breaks_resume", "changes_memory"),
     )
