@@ -11,6 +11,7 @@ from opensora_cli.planning.mmdit import mmdit_flops
 from opensora_cli.planning.shapes import ClipShape
 from opensora_cli.planning.train import latent_extent
 from opensora_cli.training.clock import DeviceClock
+from schemas.denoiser import MMDiTConfig
 from schemas.recipes import RunRecipe, TrainRecipe
 
 
@@ -49,6 +50,8 @@ class Speed:
         tokens = work = 0
         for batch in batches:
             image, clips = _image_tokens(recipe, batch), len(batch.rows)
+            if not isinstance(model, MMDiTConfig):
+                continue
             flops = mmdit_flops(model, image, text, model.depth, model.depth_single_blocks, ends=True)
             tokens += clips * (image + text)
             # Frozen weights need no gradient of their own: a third less.
@@ -62,4 +65,4 @@ def _image_tokens(recipe: TrainRecipe, batch: Batch) -> int:
     else:
         size = batch.video.shape
         frames, height, width = latent_extent(recipe, ClipShape("", size[2], size[3], size[4], size[0]))
-    return frames * height * width // recipe.model.patch_size**2
+    return frames * height * width // recipe.model.patch_side**2
