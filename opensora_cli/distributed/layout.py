@@ -20,11 +20,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from opensora_cli.distributed.exchange import Group
 from opensora_cli.distributed.process import Process
 from opensora_cli.distributed.sequence import share_tokens
-from opensora_cli.distributed.stage import sharing_stage
+from opensora_cli.distributed.stage import no_plan, sharing_stage
 from opensora_cli.distributed.tensor import Slice, share_features
-from opensora_models.layers.units import units_of
-from opensora_models.mmdit.model import MMDiT
-from schemas.errors import OsoraError
+from opensora_models.layers.units import HasUnits
 from schemas.parallel import ParallelConfig
 
 
@@ -162,7 +160,6 @@ def lay_out(module: nn.Module, config: ParallelConfig, process: Process, dtype: 
     if stage == 0 and process.together == 1:
         return Layout(equals=world(), bucket=config.reduce_bucket_size_in_m * 1_000_000)
     spread = share_work(module, config, process)
-    assert isinstance(module, MMDiT)
     ranks_EF = torch.arange(process.world_size).view(-1, config.tp_size)
     sharded = _shard(module, process.device.type, ranks_EF, config, stage, dtype) if stage else None
     return Layout(
@@ -185,11 +182,6 @@ class Spread(NamedTuple):
 
 def share_work(module: nn.Module, config: ParallelConfig, process: Process) -> Spread:
     """Share out features and tokens as the sizes of the mesh say. Raises OsoraError for a module without a plan for it."""
-    if not isinstance(module, MMDiT):
-        raise OsoraError(
-            f"parallel: {type(module).__name__} has no plan for sharing out weights, tokens or features; it trains with "
-            'plugin = "ddp" and tp_size = sp_size = 1.'
-        )
     ranks = torch.arange(process.world_size)
     kind, tensor, sequence = process.device.type, config.tp_size, config.sp_size
     groups = DeviceMesh(kind, ranks.view(-1, sequence, tensor), mesh_dim_names=("clips", "tokens", "features"))
@@ -201,9 +193,11 @@ def share_work(module: nn.Module, config: ParallelConfig, process: Process) -> S
 
 
 def _shard(
-    module: MMDiT, kind: str, ranks_EF: Tensor, config: ParallelConfig, stage: int, dtype: torch.dtype
+    module: nn.Module, kind: str, ranks_EF: Tensor, config: ParallelConfig, stage: int, dtype: torch.dtype
 ) -> FSDPModule:
     """Give each of the processes with equal weights a part of them; stages 1 and 2 gather all weights once an update."""
+    if not isinstance(module, HasUnits):
+        raise no_plan(module, "weights", 'plugin = "ddp"')
     equals, features = ranks_EF.shape
     size = config.shard_size or equals
     mesh = DeviceMesh(kind, ranks_EF.view(-1, size, features), mesh_dim_names=("copies", "shards", "features"))
@@ -213,7 +207,7 @@ def _shard(
     # Half the memory and the traffic of fp32. Inputs stay as they are: times and positions need their precision.
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     shared_out = partial(fully_shard, mesh=mesh, reshard_after_forward=stage == 3, mp_policy=precision)
-    sharded_units = [shared_out(unit) for unit in units_of(module)]
+    sharded_units = [shared_out(unit) for unit in module.units]
     if config.overlap_allgather:
         for unit, following in pairwise(sharded_units):
             unit.set_modules_to_forward_prefetch([following])

@@ -18,8 +18,6 @@ from opensora_cli.distributed.exchange import Group
 from opensora_cli.distributed.process import Process
 from opensora_cli.distributed.sequence import share_tokens
 from opensora_cli.distributed.tensor import share_features
-from opensora_models.mmdit.model import MMDiT
-from schemas.errors import OsoraError
 from schemas.parallel import SamplingParallelConfig
 
 T = TypeVar("T")
@@ -107,10 +105,6 @@ class Team:
         """
         if self._features is None and self._tokens is None:
             return
-        if not isinstance(denoiser, MMDiT):
-            raise OsoraError(
-                f"parallel: {type(denoiser).__name__} has no plan for sharing out features or tokens. Use tp_size = sp_size = 1."
-            )
         if self._features is not None:
             share_features(denoiser, self._features)
             denoiser.requires_grad_(False)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opensora_cli.distributed.exchange import Group, add_up, sum_gradients
+from opensora_cli.distributed.stage import no_plan
 from opensora_models.mmdit.blocks import NORM_EPS, RMSNorm
 from opensora_models.mmdit.model import MMDiT
 from opensora_models.mmdit.parallel import Divided, divide_heads, divided_layers
@@ -69,8 +70,13 @@ class SharedNorm(nn.Module):
         return F.rms_norm(x_BSHK.to(scale.dtype), scale.shape, scale, self.eps)
 
 
-def share_features(model: MMDiT, group: Group) -> dict[str, Slice]:
-    """Divide a model's layers over a group; return, for each parameter that is now a share, of what it is one."""
+def share_features(model: nn.Module, group: Group) -> dict[str, Slice]:
+    """Divide a model's layers over a group; return, for each parameter that is now a share, of what it is one.
+
+    Raises OsoraError for a family without a plan for it.
+    """
+    if not isinstance(model, MMDiT):
+        raise no_plan(model, "features", "tp_size = 1")
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     slices: dict[str, Slice] = {}
     for layer in divided_layers(model):

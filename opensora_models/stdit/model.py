@@ -15,7 +15,7 @@ from opensora_models.layers.recompute import Recompute
 from opensora_models.layers.starting_weights import start_at_zero, start_linear, start_small
 from opensora_models.layers.widths import check_widths
 from opensora_models.stdit.blocks import GATE, Block
-from opensora_models.stdit.weights import COMPUTED_KEYS, LIKELY_CAUSES, from_published
+from opensora_models.stdit.weights import COMPUTED_KEYS, LIKELY_CAUSES, as_own
 from schemas.denoiser.stdit import STDiTConfig
 
 
@@ -58,9 +58,9 @@ class STDiT(nn.Module):
         self.recompute = how or Recompute()
         self.recomputed = range(0, first, every)
 
-    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def as_own(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return published weights, or an image model's, as this model's; what those lack stays for `allow_missing`."""
-        return from_published(state, self.config.model_max_length)
+        return as_own(state, self.config.model_max_length)
 
     def forward(
         self,

@@ -22,7 +22,7 @@ LIKELY_CAUSES = (
 """What a difference between a file and the model looks like (see weights.Misfit.likely_keys), and the key behind it."""
 
 
-def from_published(state: Mapping[str, Tensor], model_max_length: int) -> StateDict:
+def as_own(state: Mapping[str, Tensor], model_max_length: int) -> StateDict:
     """Return weights of STDiT, or of PixArt as those of its spatial part, in the model's shapes.
 
     What an image model lacks (`blocks.*.attn_temp.*`) stays for `allow_missing`.

@@ -15,7 +15,7 @@ from opensora_models.layers.recompute import Recompute
 from opensora_models.layers.starting_weights import start_at_zero, start_linear, start_small, start_xavier
 from opensora_models.layers.widths import check_widths
 from opensora_models.stdit2.blocks import Block
-from opensora_models.stdit2.weights import COMPUTED_KEYS, LIKELY_CAUSES, from_published
+from opensora_models.stdit2.weights import COMPUTED_KEYS, LIKELY_CAUSES, as_own
 from schemas.denoiser.stdit2 import STDiT2Config
 from schemas.errors import OsoraError
 
@@ -69,9 +69,9 @@ class STDiT2(nn.Module):
         self.recompute = how or Recompute()
         self.recomputed = range(0, first, every)
 
-    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def as_own(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return published weights, or an image model's, as this model's; what those lack stays for `allow_missing`."""
-        return from_published(state, self.config.model_max_length)
+        return as_own(state, self.config.model_max_length)
 
     def forward(
         self,

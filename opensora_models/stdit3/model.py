@@ -16,7 +16,7 @@ from opensora_models.layers.recompute import Recompute
 from opensora_models.layers.starting_weights import start_at_zero, start_small, start_xavier
 from opensora_models.layers.widths import check_widths
 from opensora_models.stdit3.blocks import Block, spatial_block, temporal_block
-from opensora_models.stdit3.weights import COMPUTED_KEYS, LIKELY_CAUSES, from_published
+from opensora_models.stdit3.weights import COMPUTED_KEYS, LIKELY_CAUSES, as_own
 from schemas.denoiser.stdit3 import STDiT3Config
 
 
@@ -65,9 +65,9 @@ class STDiT3(nn.Module):
         self.recompute = how or Recompute()
         self.recomputed_spatial, self.recomputed_temporal = range(0, first, every), range(0, second, every)
 
-    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def as_own(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return published weights, or an image model's, as this model's; what those lack stays for `allow_missing`."""
-        return from_published(state, self.config.model_max_length)
+        return as_own(state, self.config.model_max_length)
 
     def forward(
         self,

@@ -25,7 +25,7 @@ LIKELY_CAUSES = (
 """What a difference between a file and the model looks like (see weights.Misfit.likely_keys), and the key behind it."""
 
 
-def from_published(state: Mapping[str, Tensor], model_max_length: int) -> StateDict:
+def as_own(state: Mapping[str, Tensor], model_max_length: int) -> StateDict:
     """Return weights of STDiT3, or of PixArt as those of its spatial half, under the model's names and in its shapes.
 
     What an image model lacks (`temporal_blocks.*`, `fps_embedder.*`) stays for `allow_missing`.

@@ -15,6 +15,12 @@ class STDiTConfig(LatentDenoiser):
     """
 
     type: Literal["stdit"] = Field("stdit", description="The model family.")
+    allow_missing: tuple[str, ...] = Field(
+        (),
+        description='Globs of keys that the weights may lack, and that start anew: ["blocks.*.attn_temp.*"] for those of an '
+        "image model.",
+        json_schema_extra=cost("changes_numerics"),
+    )
     space_scale: float = Field(
         1.0,
         gt=0,

@@ -15,6 +15,12 @@ class STDiT2Config(LatentDenoiser):
     """
 
     type: Literal["stdit2"] = Field("stdit2", description="The model family.")
+    allow_missing: tuple[str, ...] = Field(
+        (),
+        description='Globs of keys that the weights may lack, and that start anew: ["*_temp*", "[acf]*_embedder.*"] for those '
+        "of an image model.",
+        json_schema_extra=cost("changes_numerics"),
+    )
     input_sq_size: int = Field(
         512,
         ge=1,

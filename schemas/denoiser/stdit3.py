@@ -15,11 +15,23 @@ class STDiT3Config(LatentDenoiser):
     """
 
     type: Literal["stdit3"] = Field("stdit3", description="The model family.")
+    allow_missing: tuple[str, ...] = Field(
+        (),
+        description='Globs of keys that the weights may lack, and that start anew: ["temporal_blocks.*", "fps_embedder.*"] '
+        "for those of an image model.",
+        json_schema_extra=cost("changes_numerics"),
+    )
     input_sq_size: int = Field(
         512,
         ge=1,
         description="Side of a square clip, in pixels, whose position table is not stretched.",
         json_schema_extra=cost("changes_numerics"),
+    )
+    depth: int = Field(
+        28,
+        ge=1,
+        description="Pairs of a spatial and a temporal block.",
+        json_schema_extra=cost("breaks_resume", "changes_memory"),
     )
     qk_norm: bool = Field(
         True, description="Whether queries and keys are normalised.", json_schema_extra=cost("breaks_resume")
@@ -45,5 +57,5 @@ class STDiT3Config(LatentDenoiser):
 
     @property
     def output_channels(self) -> int:
-        """Channels of the answer: the latent's, twice where it predicts a variance too."""
+        """Channels of the answer."""
         return self.in_channels * (2 if self.pred_sigma else 1)

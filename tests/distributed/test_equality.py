@@ -21,7 +21,7 @@ def test_ten_updates_are_those_of_one_process(trained: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", RELOADED)
 def test_a_checkpoint_of_two_processes_opens_in_one(trained: Path, tmp_path: Path, name: str) -> None:
-    mode = Mode(1, {}, 1, fused=MODES[name].fused)
+    mode = Mode(1, {}, 1, fused=MODES[name].fused, family=MODES[name].family)
     copy_state(trained / name, tmp_path / "one", mode, ALONE)
     assert jobs.same_state(tmp_path / "one", trained / name)
 

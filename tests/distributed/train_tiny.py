@@ -26,6 +26,12 @@ from opensora_cli.training.trainer import Trainer
 from opensora_models.build import build_denoiser
 from opensora_models.diffusion.latent_packing import image_ids, text_ids
 from opensora_models.lora import add_adapters
+from opensora_models.stdit.model import STDiT
+from opensora_models.stdit2.model import STDiT2
+from opensora_models.stdit3.model import STDiT3
+from schemas.denoiser.stdit import STDiTConfig
+from schemas.denoiser.stdit2 import STDiT2Config
+from schemas.denoiser.stdit3 import STDiT3Config
 from schemas.lora import LoraConfig
 from schemas.parallel import ParallelConfig
 from schemas.recipes import TrainRecipe
@@ -62,22 +68,26 @@ def check_gathered(dtype: torch.dtype) -> Callable[[nn.Module, object], None]:
 class TinyDenoiser:
     """A denoiser whose inputs are drawn from the batch's rows, so that they do not depend on who computes what."""
 
-    def __init__(self, recipe: TrainRecipe, device: torch.device) -> None:
-        self.config, self.device = recipe.model, device
+    def __init__(self, recipe: TrainRecipe, device: torch.device, family: str) -> None:
+        self.config, self.device, self.family = recipe.model, device, family
         with seeded_init(recipe.seed):
-            self.module: nn.Module = build_denoiser(self.config)
-            nn.init.normal_(self.module.cond_in.weight, std=0.02)  # it starts at zero, which would hide its gradient
+            self.module = self._build()
         self.module.to(device)
         if recipe.lora is not None:
             with seeded_init(recipe.seed):
                 add_adapters(self.module, recipe.lora)
         if DTYPES[recipe.dtype] != torch.float32:
-            self.module.double_blocks[0].register_forward_pre_hook(check_gathered(DTYPES[recipe.dtype]))
+            self.module.units[0].register_forward_pre_hook(check_gathered(DTYPES[recipe.dtype]))
         if recipe.memory.grad_checkpoint:
             self.module.set_grad_checkpointing(*recipe.memory.grad_ckpt_settings)
 
     adversary: Adversary | None = None
     encoding = None
+
+    def _build(self) -> nn.Module:
+        module = build_denoiser(self.config)
+        nn.init.normal_(module.cond_in.weight, std=0.02)  # it starts at zero, which would hide its gradient
+        return module
 
     def losses(self, batch: FakeBatch, draws: Draws) -> Iterator[Loss]:
         config, size = self.config, len(batch.rows)
@@ -98,6 +108,43 @@ class TinyDenoiser:
             cond_BND=normal(size, tokens, config.in_channels + 4),
         )
         yield Loss((velocity_BND - img_BND.roll(1, 1)).square().mean())
+
+
+class TinyLatentDenoiser(TinyDenoiser):
+    """A denoiser of latents, with text that is masked and dropped, and frames that are given."""
+
+    def _build(self) -> nn.Module:
+        schema, kind = LATENT[self.family]
+        module = kind(schema.model_validate(SMALL))
+        for name, weight in module.named_parameters():  # some start at zero, which would hide gradients
+            nn.init.normal_(weight, 1.0 if name.endswith("_norm.weight") else 0.0, 0.1)
+        return module
+
+    def losses(self, batch: FakeBatch, draws: Draws) -> Iterator[Loss]:
+        size = len(batch.rows)
+        noise = keyed_generator("inputs", *batch.rows)
+        x_BCTHW = torch.randn(size, 4, FRAMES, SIDE - 4, SIDE, generator=noise)  # 15 tokens a frame
+        given = {
+            "timesteps_B": 1000 * torch.rand(size, generator=noise),
+            "text_BLD": torch.randn(size, 7, 12, generator=noise),
+            "text_mask_BL": torch.arange(7) < torch.randint(1, 8, (size, 1), generator=noise),
+            "drop_B": torch.rand(size, generator=noise) < 0.5,
+            "x_mask_BT": torch.rand(size, FRAMES, generator=noise) < 0.7,
+            "fps_B": torch.full((size,), 24.0),
+            "height_B": torch.full((size,), 48.0),
+            "width_B": torch.full((size,), 80.0),
+            "num_frames_B": torch.full((size,), 9.0),
+            "aspect_B": torch.full((size,), 0.6),
+        }
+        conditions = {"timesteps_B", *self.module.conditions}
+        inputs = {name: tensor.to(self.device) for name, tensor in given.items() if name in conditions}
+        out_BCTHW = self.module(x_BCTHW.to(self.device), **inputs)
+        yield Loss((out_BCTHW - x_BCTHW.repeat(1, 2, 1, 1, 1).roll(1, 2).to(self.device)).square().mean())
+
+
+SMALL = {"hidden_size": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0, "caption_channels": 12, "model_max_length": 7}
+LATENT = {"stdit": (STDiTConfig, STDiT), "stdit2": (STDiT2Config, STDiT2), "stdit3": (STDiT3Config, STDiT3)}
+"""Denoisers of latents: config and model."""
 
 
 def recipe_of(mode: Mode, every: int) -> TrainRecipe:
@@ -126,7 +173,7 @@ def trainer_of(folder: Path, mode: Mode, process: Process, every: int = 1000) ->
     process = replace(process, together=config.tp_size * config.sp_size)
     run = RunFolder(folder)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    objective = TinyDenoiser(recipe, process.device)
+    objective = (TinyLatentDenoiser if mode.family in LATENT else TinyDenoiser)(recipe, process.device, mode.family)
     layout = lay_out(objective.module, config, process, DTYPES[recipe.dtype])
     return Trainer(
         recipe,

@@ -1,5 +1,8 @@
 """The three STDiT denoisers: what their interface promises beyond upstream's numbers."""
 
+import json
+from fnmatch import fnmatchcase
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -171,18 +174,28 @@ def test_shapes_say_what_a_model_is(family: str) -> None:
     assert not any(RECOGNISERS[other].recognise(shapes) for other in FAMILIES if other != family)
 
 
-def test_weights_of_an_image_model_fill_the_spatial_half() -> None:
-    model = build("stdit3")
+@pytest.mark.parametrize(
+    ("family", "added"),
+    [
+        ("stdit", ["blocks.*.attn_temp.*"]),
+        ("stdit2", ["*_temp*", "[acf]*_embedder.*"]),
+        ("stdit3", ["temporal_blocks.*", "fps_embedder.*"]),
+    ],
+)
+def test_weights_of_an_image_model_fill_the_spatial_part(family: str, added: list[str]) -> None:
+    assert str(FAMILIES[family][1].model_fields["allow_missing"].description).count(json.dumps(added)) == 1
+    model = build(family)
     state = {
         key.replace("spatial_blocks.", "blocks."): tensor
         for key, tensor in model.state_dict().items()
-        if not key.startswith(("temporal_blocks.", "fps_embedder."))
+        if not any(fnmatchcase(key, glob) for glob in added)
     }
     state["x_embedder.proj.weight"] = state["x_embedder.proj.weight"][:, :, 0]
     state["y_embedder.y_embedding"] = state["y_embedder.y_embedding"][:3]
     state["pos_embed"] = torch.zeros(1, 6, 24)
-    own = model.from_published(state)
-    check_fit(model, own, "pixart.pth", allow_missing=["temporal_blocks.*", "fps_embedder.*"])
+    own = model.as_own(state)
+    assert {key.split(".")[0] for key in state} >= {"t_embedder", "y_embedder", "final_layer", "t_block", "blocks"}
+    check_fit(model, own, "pixart.pth", allow_missing=added)
     assert torch.equal(own["y_embedder.y_embedding"][2:], state["y_embedder.y_embedding"][[2, 2, 2]])
 
 
