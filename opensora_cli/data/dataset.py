@@ -82,7 +82,7 @@ class Batch:
         if self.latents is not None:
             parts |= {f"latents.{part}": tensor for part, tensor in self.latents.parts.items()}
         if self.features is not None:
-            parts |= {"features.t5": self.features.t5, "features.clip": self.features.clip}
+            parts |= {f"features.{part}": tensor for part, tensor in self.features.tensors().items()}
         return parts
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> "Batch":
@@ -92,7 +92,7 @@ class Batch:
             self,
             video=next(waiting),
             latents=CachedLatents({part: next(waiting) for part in self.latents.parts}) if self.latents else None,
-            features=CachedText(next(waiting), next(waiting)) if self.features else None,
+            features=CachedText(**{part: next(waiting) for part in self.features.tensors()}) if self.features else None,
         )
 
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from opensora_cli.data.cache.decoding import Decoded
-from opensora_cli.data.cache.inputs import TEXT_PARTS, WHOLE, CutPlan, Parts
+from opensora_cli.data.cache.inputs import MASK, TEXT_PARTS, WHOLE, CutPlan, Parts
 from opensora_cli.data.cache.keys import part_name
 from opensora_models.build import Autoencoder
 from opensora_models.diffusion.condition import cut_frames
@@ -46,7 +45,11 @@ def encode_clips(
 
 @torch.no_grad()
 def encode_captions(encoders: "TextEncoders", captions: Sequence[str], stored: torch.dtype) -> list[Parts]:
-    """Return the entries of captions."""
-    features: tuple[Tensor, Tensor] = encoders.t5(captions), encoders.clip(captions)
-    t5, clip = (feature.to("cpu", stored) for feature in features)
-    return [dict(zip(TEXT_PARTS, entry, strict=True)) for entry in zip(t5, clip, strict=True)]
+    """Return the entries of captions; where T5 masks padding, with the mask."""
+    t5, mask = encoders.t5.encode(captions)
+    parts = {
+        part: tensor.to("cpu", stored) for part, tensor in zip(TEXT_PARTS, (t5, encoders.clip(captions)), strict=True)
+    }
+    if encoders.t5.masked:
+        parts[MASK] = mask.cpu()
+    return [{part: tensor[item] for part, tensor in parts.items()} for item in range(len(captions))]

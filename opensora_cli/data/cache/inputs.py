@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from opensora_cli.data.dataset import ClipRequest
 
 TEXT_PARTS = ("t5", "clip")
+MASK = "t5_mask"
+"""The part of a caption's entry that says which tokens count, where text.t5.masked is true."""
 WHOLE = "clip"
 """The part of an entry that describes the whole window."""
 Parts = dict[str, Tensor]
@@ -51,14 +53,23 @@ class CachedLatents:
 
 @dataclass(frozen=True)
 class CachedText:
-    """A batch's text features: T5 tokens (B, L, D) and CLIP's pooled vectors (B, D)."""
+    """A batch's text features: T5 tokens (B, L, D) and CLIP's pooled vectors (B, D).
+
+    With text.t5.masked also which tokens count, (B, L) bool.
+    """
 
     t5: Tensor
     clip: Tensor
+    t5_mask: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what there is by what it is."""
+        parts = {"t5": self.t5, "clip": self.clip}
+        return parts if self.t5_mask is None else {**parts, MASK: self.t5_mask}
 
     def to(self, device: torch.device | str) -> "CachedText":
         """Return them on a device."""
-        return CachedText(self.t5.to(device), self.clip.to(device))
+        return CachedText(**{part: tensor.to(device) for part, tensor in self.tensors().items()})
 
 
 @dataclass(frozen=True)
@@ -111,13 +122,15 @@ class CachedInputs:
     def captions(self, texts: Sequence[str]) -> CachedText:
         """Return the features of captions. Raises NotCachedError if one has no entry, OsoraError for a damaged cache."""
         assert self.text is not None
+        parts = (*TEXT_PARTS, MASK) if self.text.facts.get("text.t5.masked") else TEXT_PARTS
         found = []
         for text in texts:
-            entry = self.text.read(text_id(text), TEXT_PARTS)
+            entry = self.text.read(text_id(text), parts)
             if entry is None:
                 raise NotCachedError(f"the caption {text!r} is not in {self.text.folder}. {_MEND}")
             found.append(entry)
-        return CachedText(*(torch.stack([entry[part] for entry in found]).to(self.dtype) for part in TEXT_PARTS))
+        together = {part: torch.stack([entry[part] for entry in found]) for part in parts}
+        return CachedText(**together | {part: together[part].to(self.dtype) for part in TEXT_PARTS})
 
 
 def stack_parts(entries: Sequence[Parts]) -> CachedLatents:
