@@ -1,20 +1,24 @@
 """The rules of Open-Sora 1.2 beside those of 2.0, where no recorded row says how."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from opensora_cli.data import aspect_v1
 from opensora_cli.data.batches import plan_epoch
 from opensora_cli.data.buckets import BucketKey, Buckets, BucketTable
+from opensora_cli.data.loader import build_loader
 from opensora_cli.data.requests import EpochRequests
 from opensora_cli.data.rules import RULES_2_0, Rules12, rules_of
 from opensora_cli.data.transforms import transform_image, transform_video
 from schemas.data import PIXELS_1_2, DatasetConfig
 from schemas.errors import OsoraError
 from schemas.resolve import RecipeError, resolve
+from tests.unit.data_fakes import numbered_mp4, numbers_of
 from tests.unit.manifest_fakes import manifest
 
 
@@ -76,6 +80,33 @@ def test_a_request_has_the_rate_by_the_interval_and_the_caption_as_it_is() -> No
         fps = data.fps_of(clip.row)
         assert clip.text == f"clip {clip.row}"
         assert (clip.fps, clip.interval) == ((24.0 if math.isnan(fps) else fps) // 3, 3)
+
+
+def test_clips_and_pictures_of_one_size_are_read_with_their_frames_and_rates(tmp_path: Path) -> None:
+    """Windows of 4 * 3 frames spread over all twelve, of a clip with 11 frames over these; 30 fps become 10."""
+    numbered_mp4(tmp_path / "0.mp4", 13, 30, (20, 28))
+    numbered_mp4(tmp_path / "1.mp4", 11, 30, (20, 28))
+    Image.new("RGB", (40, 30)).save(tmp_path / "2.png")
+    rows = ["path,text,height,width,num_frames,fps"]
+    rows += ["0.mp4,a,20,28,13,30", "1.mp4,b,20,28,11,30", "2.png,c,30,40,1,"]
+    (tmp_path / "meta.csv").write_text("\n".join(rows) + "\n")
+    config = DatasetConfig(
+        data_path=str(tmp_path / "meta.csv"),
+        rules="open-sora-1.2",
+        frame_interval=3,
+        transform_name="center",
+        num_workers=0,
+    )
+    loader = build_loader(config, {"16x16": {4: (1.0, 1), 1: (1.0, 1)}}, compression=8, seed=0)
+    found = {batch.text[0]: batch for batch in loader.epoch(0)}
+    assert {text: batch.fps for text, batch in found.items()} == {"a": [10.0], "b": [10.0], "c": [120.0]}
+    assert {text: batch.video.shape[2:] for text, batch in found.items()} == {
+        "a": (4, 16, 16),
+        "b": (4, 16, 16),
+        "c": (1, 16, 16),
+    }
+    frames = {text: numbers_of(((found[text].video[0] + 1) * 127.5).movedim(0, -1).numpy()) for text in "ab"}
+    assert frames == {"a": [0, 3, 7, 11], "b": [0, 3, 6, 10]}
 
 
 @pytest.mark.parametrize("short", [49, 93, 103, 196])
