@@ -52,9 +52,10 @@ def test_weaker_cleaning() -> None:
     assert clean([" A  Cat "], "none") == [" A  Cat "]
 
 
-def test_captions_like_paths_and_links_make_no_noise() -> None:
-    """Warnings are errors in tests: Beautiful Soup warns of what may be a file's name."""
-    assert clean(["clips/cat.html", "https:cat"], "clean") == ["clips cat. html", "at"]
+def test_captions_like_paths_links_and_xml_make_no_noise() -> None:
+    """Warnings are errors in tests: Beautiful Soup warns of what may be a file's name, and rejects some markup."""
+    texts = ["clips/cat.html", "https:cat", "<?xml version='1.0'?><a>cat</a>", "<![cat[ and dog"]
+    assert clean(texts, "clean") == ["clips cat. html", "at", "cat", "<! cat and dog"]
 
 
 @pytest.mark.parametrize("package", ["bs4", "ftfy"])
