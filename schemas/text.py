@@ -32,7 +32,10 @@ class TextEncoderConfig(Schema):
     )
     masked: bool = Field(
         False,
-        description="Tokens do not attend to padding, and the denoiser is told which tokens are padding: as Open-Sora 1.x.",
+        description=(
+            "Tokens do not attend to padding, and denoisers that take a mask are told which tokens are padding: as Open-Sora "
+            "1.x."
+        ),
         json_schema_extra=cost("changes_numerics", "needs_recache"),
     )
     shardformer: bool = Field(

@@ -56,7 +56,8 @@ class Batch:
     """What one training step of one rank sees.
 
     `video` is (B, 3, T, H, W) float32 in [-1, 1]; `text` the captions with their suffixes; `rows` row numbers of the table;
-    `fps` frames per second after the frame-rate limit, 0 where unknown; `bad` the clips that substitutes stand in for.
+    `fps` frames per second after the frame-rate limit, 0 where unknown (by the rules of Open-Sora 1.2 after the interval, 24
+    where unknown and 120 for pictures); `bad` the clips that substitutes stand in for.
     From a cache come `latents`, and `video` has no frames then (T = 0); and `features`, in place of encoding `text`.
     """
 

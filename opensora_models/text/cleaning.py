@@ -119,14 +119,17 @@ def _apply(rules: Sequence[_Rule], text: str) -> str:
 
 
 def _without_markup(text: str) -> str:
-    """Return the text of an HTML fragment."""
+    """Return the text of an HTML fragment; what cannot be read as one is text, where upstream stops."""
     try:
-        from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning
+        from bs4 import BeautifulSoup, ParserRejectedMarkup, UnusualUsageWarning
     except ImportError as error:
         raise OsoraError(_missing("beautifulsoup4")) from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)  # a caption may look like a path or a link
-        return BeautifulSoup(text, features="html.parser").text
+        warnings.simplefilter("ignore", UnusualUsageWarning)  # a caption may look like a path, a link or XML
+        try:
+            return BeautifulSoup(text, features="html.parser").text
+        except ParserRejectedMarkup:
+            return text
 
 
 def _mended(text: str) -> str:

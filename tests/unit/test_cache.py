@@ -36,6 +36,8 @@ from tests.unit.cache_fakes import (
 CPU = Process(0, 1, torch.device("cpu"))
 HEAD = ("condition.t2v=0", "condition.i2v_head=1", "condition.i2v_loop=0", "condition.i2v_tail=0")
 TWO = "dataset.cached_windows=2"
+FRESH = {"text.t5.masked", "text.t5.cleaning"}
+"""Facts that older caches know nothing of: named only where they are not as they always were."""
 
 
 @pytest.fixture(scope="module")
@@ -344,3 +346,22 @@ def test_a_signal_keeps_what_is_encoded(tmp_path: Path) -> None:
     assert code == 143
     assert len({name.partition(".")[0] for name in entries(folder)}) == 2  # the batch that was in hand
     assert "the cache is not complete" in refusal(folder, "dataset.cached_windows=1")
+
+
+def test_a_text_cache_of_masked_tokens_has_the_mask_and_one_of_others_has_none(copy: Path) -> None:
+    masked = ("text.t5.masked=true", 'text.t5.cleaning="lower"')
+    make_cache(copy, *masked, latents=False)
+    found = {}
+    for sets in ((), masked):
+        caches = open_caches(recipe(copy, "dataset.cached_text=true", *sets), [])
+        assert caches is not None
+        assert caches.text is not None
+        found[sets] = caches.captions(["a red circle", ""])
+        assert FRESH & caches.text.facts.keys() == (FRESH if sets else set())
+    assert found[()].t5_mask is None
+    mask_BL = found[masked].t5_mask
+    assert mask_BL is not None
+    assert mask_BL.dtype == torch.bool
+    assert mask_BL.sum(dim=1).tolist()[0] > mask_BL.sum(dim=1).tolist()[1] >= 1
+    assert not torch.equal(found[masked].t5, found[()].t5)
+    assert [tensor.device.type for tensor in found[masked].to("meta").tensors().values()] == ["meta"] * 3

@@ -57,6 +57,17 @@ def test_t5_gives_every_token_unmasked(folders: Path) -> None:
     assert (masked - out).abs().max() > 1e-3
 
 
+def test_masked_t5_gives_a_mask_and_its_tokens_do_not_see_padding(folders: Path) -> None:
+    encoder = T5Encoder(str(folders / "t5"), 6, torch.float32, cleaning="lower", masked=True)
+    out, mask_BL = encoder.encode(["A red BALL ", "rolls"])
+    assert mask_BL.tolist() == [[True] * 4 + [False] * 2, [True] * 2 + [False] * 4]
+    assert torch.equal(encoder(["A red BALL ", "rolls"]), out)
+    short = T5Encoder(str(folders / "t5"), 4, torch.float32)
+    torch.testing.assert_close(out[0, :4], short(["a red ball"])[0], atol=1e-6, rtol=1e-5)
+    plain = T5Encoder(str(folders / "t5"), 6, torch.float32)
+    assert plain.encode(["rolls"])[1].all()
+
+
 def test_clip_gives_the_state_of_the_end_token(folders: Path) -> None:
     encoder = ClipEncoder(str(folders / "clip"), 6, torch.float32)
     out = encoder(["a red ball", "rolls"])

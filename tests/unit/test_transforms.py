@@ -12,7 +12,7 @@ shares = st.floats(0, 1, exclude_max=True)
 
 
 @given(
-    name=st.sampled_from(["resize_crop", "center", "rand_size_crop"]),
+    name=st.sampled_from(["resize_crop", "center", "rand_size_crop", "center_scaled"]),
     size=st.tuples(sides, sides),
     to=st.tuples(sides, sides),
     image=st.booleans(),
@@ -26,7 +26,7 @@ def test_a_cut_covers_its_target(
     assert 0 <= cut.left <= cut.width - to[1]
 
 
-@pytest.mark.parametrize("name", ["resize_crop", "center", "rand_size_crop"])
+@pytest.mark.parametrize("name", ["resize_crop", "center", "rand_size_crop", "center_scaled"])
 def test_frames_one_by_one_are_the_same_as_together(name: TransformName) -> None:
     x_THWC = torch.randint(0, 256, (4, 37, 53, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     together = transform_video(x_THWC, name, 16, 24)
