@@ -23,7 +23,7 @@ from schemas.errors import OsoraError
 SINGLE_FILE = "model.safetensors"
 FOLDER_FILES = tuple(
     f"{folder}{name}{suffix}"
-    for folder in ("", "model/")
+    for folder in ("", "model/", "vae/")
     for name in (SINGLE_FILE, "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
     for suffix in ("", ".index.json")
 )
@@ -206,7 +206,7 @@ def weight_files(path: Path) -> tuple[list[Path], list[str]]:
     """Return the files that hold the weights at `path`, and the keys that an index promises (none without an index).
 
     In a folder the first of `FOLDER_FILES` counts: osora's and transformers' names, diffusers', and those of ColossalAI's
-    sharded checkpoints, also below `model/`. Raises OsoraError where there is none, or the index is no index.
+    sharded checkpoints, also below `model/` and `vae/`. Raises OsoraError where there is none, or the index is no index.
     """
     if not path.is_dir():
         return [path], []
