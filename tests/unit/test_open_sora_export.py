@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.errors import UsageError
 from schemas.open_sora import export_file, export_recipe
 from schemas.open_sora.differences import DIFFERENCES, MISSING, Disagreement, disagreements
 from schemas.open_sora.page import page
@@ -124,3 +125,9 @@ def test_the_page_is_up_to_date() -> None:
     assert (ROOT / "docs" / "open-sora-keys.md").read_text(encoding="utf-8") == page(), (
         "run: python -m schemas.open_sora.page"
     )
+
+
+@pytest.mark.parametrize(("name", "key"), [("tiny/stdit3", "model.type"), ("v1/vae_stage1", "ae.type")])
+def test_models_of_the_first_generation_are_not_written_back(name: str, key: str) -> None:
+    with pytest.raises(UsageError, match=f"{key} = .* Recipes of 1.x are read from its configs"):
+        export_recipe(resolve(name).recipe)
