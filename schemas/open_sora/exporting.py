@@ -35,8 +35,8 @@ def export_recipe(recipe: AnyRecipe) -> Export:
         part = getattr(recipe, table, None)
         if part is not None and part.type not in families:
             raise UsageError(
-                f'{table}.type = "{part.type}": an export is a config of Open-Sora 2.0, which has {", ".join(families)}. Recipes of 1.x '
-                "are read from its configs (`osora config import`), not written back."
+                f'{table}.type = "{part.type}": an export is a config of Open-Sora 2.0, which has {", ".join(families)}. '
+                "Recipes of 1.x are read from its configs (`osora config import`), not written back."
             )
     return _Exporter(recipe).run()
 
