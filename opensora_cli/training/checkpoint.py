@@ -93,7 +93,9 @@ class TrainState(Trained):
 
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's state without its frozen weights: those come from the recipe again."""
+    """Return a module's state; beside adapters without the frozen weights, which come from the recipe again."""
+    if not hasattr(module, "adapter_config"):
+        return module.state_dict()
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
