@@ -87,7 +87,10 @@ def test_a_perceptual_loss_without_its_weights_stops_before_training(prepared: P
 def test_the_two_stages_of_the_earlier_families_train_reconstruct_and_are_measured(
     prepared: Path, osora: Osora, tmp_path: Path
 ) -> None:
-    short = ["max_steps=2", "optim.warmup_steps=0", "memory.grad_checkpoint=true", "checkpoint.every=2", *ALONE]
+    short = [
+        "max_steps=2", "optim.warmup_steps=0", "memory.grad_checkpoint=true", "checkpoint.every=2",
+        "ae.freeze_vae_2d=true", *ALONE,
+    ]  # fmt: skip
     trained = osora("vae-train", "tiny/vae_stages", *sets([*short, f"outputs={tmp_path / 'runs'}"]), cwd=prepared)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     (folder,) = (tmp_path / "runs").iterdir()

@@ -7,12 +7,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from opensora_cli.training.draws import Draws
+from opensora_cli.training.vae_objective import VaeObjective
 from opensora_models.autoencoder_kl.model import AutoencoderKL, AutoencoderKLTemporalDecoder
 from opensora_models.autoencoder_weights import load_autoencoder
 from opensora_models.recognise import recognise
 from opensora_models.weights import fit_weights
 from schemas.autoencoder import AutoencoderKLConfig, AutoencoderKLTemporalDecoderConfig
 from schemas.errors import OsoraError
+from schemas.recipes import VaeTrainRecipe
+from tests.unit.training_fakes import FakeBatch
 
 SIZES = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
 
@@ -103,6 +107,25 @@ def test_the_temporal_decoder_is_recognised() -> None:
     assert found is not None
     assert (found.table, found.config["type"]) == ("ae", "autoencoder_kl_temporal_decoder")
     assert (found.config["block_out_channels"], found.config["layers_per_block"]) == ([32, 32], 2)
+
+
+TRAINED = [
+    {"type": "autoencoder_kl", **SIZES},
+    {"type": "autoencoder_kl_temporal_decoder", "block_out_channels": (32, 32), "layers_per_block": 2},
+]
+
+
+@pytest.mark.parametrize("ae", TRAINED)
+def test_both_train_in_mixed_precision_with_recomputing(ae: dict[str, object]) -> None:
+    memory = {"grad_checkpoint": True, "grad_ckpt_keep": "products"}
+    recipe = VaeTrainRecipe.model_validate({"kind": "vae-train", "ae": ae, "memory": memory})
+    objective = VaeObjective(recipe, torch.device("cpu"))
+    batch = FakeBatch(clip(2, 8, 8), rows=[0, 1])
+    with torch.autocast("cpu", torch.bfloat16):
+        (loss,) = objective.losses(batch, Draws(0, 0, 0, 0))  # type: ignore[arg-type]
+    loss.value.backward()
+    left = [name for name, p in objective.module.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert left == []
 
 
 def test_widths_must_suit_the_norms() -> None:
