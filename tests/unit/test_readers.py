@@ -34,9 +34,7 @@ def attributes_read() -> set[str]:
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         found |= {
-            node.attr
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
         }
     return found
 
