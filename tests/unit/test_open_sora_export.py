@@ -115,8 +115,8 @@ def test_a_layer_that_fits_nowhere_is_a_diagnostic(tmp_path: Path) -> None:
 
 def test_every_packaged_recipe_exports() -> None:
     for name in packaged_recipes():
-        if name.startswith("layers/tiny"):
-            continue  # they change the widths of everything at once, and fit no recipe of Open-Sora's
+        if name.startswith(("layers/tiny", "layers/v1_")):
+            continue  # they change the widths of everything at once, or the family: they fit no recipe of Open-Sora 2.0
         assert isinstance(json.dumps(export_file(name).config), str)
 
 
