@@ -6,8 +6,10 @@ output and row sums of the attention, inputs of GELU, what a gate is multiplied 
 D residual width, A attention width and M MLP width of this process, H its heads.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from opensora_cli.planning.denoised import BlockCounts, Flops
 from opensora_cli.planning.precision import Precision
 from opensora_cli.planning.segments import Segment
 from opensora_models.layers.recompute import Keep
@@ -34,14 +36,6 @@ class Tokens:
     def joined(self) -> int:
         """Tokens of a clip, text and image."""
         return self.text + self.image
-
-
-@dataclass(frozen=True)
-class BlockCounts:
-    """Numbers of the blocks that the schema does not state: weights that are trained, and matrices among them."""
-
-    weights: int
-    matrices: int
 
 
 @dataclass(frozen=True)
@@ -205,7 +199,7 @@ def evaluating(counter: MMDiTCounter, tokens: Tokens) -> int:
 
 
 def mmdit_segments(
-    counter: MMDiTCounter, tokens: Tokens, counts: dict[str, BlockCounts], recomputed: Recomputed
+    counter: MMDiTCounter, tokens: Tokens, counts: Mapping[str, BlockCounts], recomputed: Recomputed
 ) -> list[Segment]:
     """Return the segments of a training step, in order.
 
@@ -233,18 +227,6 @@ def mmdit_segments(
         found.append(segment(f"single block {index}", "single", saved, stream, again, working, products))
     found.append(segment("last layer", "final", counter.final_layer(tokens), 0, False, stream))
     return found
-
-
-@dataclass(frozen=True)
-class Flops:
-    """Floating-point operations of one forward pass: matrix products with weights, and attention."""
-
-    products: int
-    attention: int
-
-    def training(self, recomputed_products: int = 0, recomputed_attention: int = 0) -> int:
-        """Return forward and backward: products twice more; attention 2.5 times, since its backward computes the scores anew."""
-        return 3 * self.products + recomputed_products + self.attention * 7 // 2 + recomputed_attention
 
 
 def mmdit_flops(config: MMDiTConfig, image: int, text: int, doubles: int, singles: int, *, ends: bool) -> Flops:

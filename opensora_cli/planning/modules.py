@@ -1,18 +1,21 @@
 """Parameters of a recipe's models, counted on modules that are built without memory."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from opensora_cli.planning.mmdit import BlockCounts
+from opensora_cli.planning.denoised import BlockCounts
 from opensora_models.build import build_autoencoder, build_denoiser
+from opensora_models.layers.units import units_of
 from schemas.autoencoder import AutoencoderConfig
 from schemas.denoiser import DenoiserConfig
 from schemas.lora import LoraConfig
 
-PARTS = {"double": "double_blocks", "single": "single_blocks", "final": "final_layer"}
+ENTRY, FINAL = "entry", "final"
+"""The parts around the blocks; the last layer is `final_layer` in every family."""
 REPLICATED = ("_mod.", "modulation.", "norm.")
 """Parts of a block that tensor parallel processes all hold."""
 
@@ -27,23 +30,50 @@ class Counted:
 
 @dataclass(frozen=True)
 class DenoiserCounts:
-    """What a denoiser's parts hold on one process: everything, and what is trained of it (adapters, or the same)."""
+    """What a denoiser's parts hold on one process: everything, and what is trained of it (adapters, or what is not frozen).
+
+    Parts are by kind: "entry" and "final", and one block for each kind that there is in `blocks`, which are in order.
+    """
 
     counted: Counted
+    blocks: tuple[str, ...]
     whole: dict[str, BlockCounts]
     trained: dict[str, BlockCounts]
+
+    @property
+    def order(self) -> list[str]:
+        """The kind of every part of a forward pass."""
+        return [ENTRY, *self.blocks, FINAL]
 
 
 def count_denoiser(config: DenoiserConfig, lora: LoraConfig | None = None, tensor: int = 1) -> DenoiserCounts:
     """Count a denoiser of which `tensor` processes share out the blocks' matrices."""
     with torch.device("meta"):
         module: nn.Module = build_denoiser(config)
-    parts = _parts(module)
+    blocks = tuple(block_kinds(module))
+    parts = _parts(module, blocks)
     whole = {name: _count(modules, tensor) for name, modules in parts.items()}
     if lora is None:
-        return DenoiserCounts(_counted(module), whole, whole)
+        trained = {name: _count(modules, tensor, trained=True) for name, modules in parts.items()}
+        return DenoiserCounts(_counted(module), blocks, whole, trained)
     adapters = {name: _adapters(modules, lora, tensor) for name, modules in parts.items()}
-    return DenoiserCounts(_counted(module), whole, adapters)
+    return DenoiserCounts(_counted(module), blocks, whole, adapters)
+
+
+def block_kinds(denoiser: nn.Module) -> list[str]:
+    """Return the kind of every block, in order: the name of its stack, with a number where a stack has different ones."""
+    names = {module: name for name, module in denoiser.named_modules()}
+    kinds: dict[tuple[str, str], str] = {}
+    stacks = Counter[str]()
+    found = []
+    for unit in units_of(denoiser):
+        stack = names[unit].rpartition(".")[0].removesuffix("_blocks")  # "double" of double_blocks.3
+        key = stack, repr(unit)
+        if key not in kinds:
+            stacks[stack] += 1
+            kinds[key] = stack if stacks[stack] == 1 else f"{stack} {stacks[stack]}"
+        found.append(kinds[key])
+    return found
 
 
 def count_autoencoder(config: AutoencoderConfig) -> Counted:
@@ -59,24 +89,24 @@ def _counted(module: nn.Module) -> Counted:
     )
 
 
-def _parts(module: nn.Module) -> dict[str, list[nn.Module]]:
+def _parts(module: nn.Module, kinds: Sequence[str]) -> dict[str, list[nn.Module]]:
     """Return one block of each kind, the last layer, and what is before the blocks."""
-    children = dict(module.named_children())
-    parts: dict[str, list[nn.Module]] = {"double": [], "single": [], "final": [children[PARTS["final"]]]}
-    for kind in ("double", "single"):
-        parts[kind] = list(children[PARTS[kind]].children())[:1]
-    parts["entry"] = [child for name, child in children.items() if name not in PARTS.values()]
-    return parts
+    units = units_of(module)
+    parts = {kind: [unit] for kind, unit in zip(kinds, units, strict=True)}
+    children = {name: child for name, child in module.named_children() if not set(units) & set(child.children())}
+    parts[FINAL] = [children.pop("final_layer")]
+    return {**parts, ENTRY: list(children.values())}
 
 
-def _count(modules: Sequence[nn.Module], tensor: int) -> BlockCounts:
+def _count(modules: Iterable[nn.Module], tensor: int, *, trained: bool = False) -> BlockCounts:
     weights = matrices = 0
     for module in modules:
         for name, parameter in module.named_parameters():
             shared = "." in name and not any(part in f"{name}." for part in REPLICATED)
             numbers = parameter.numel() // (tensor if shared else 1)
-            weights += numbers
-            matrices += numbers if parameter.dim() > 1 else 0
+            if parameter.requires_grad or not trained:
+                weights += numbers
+                matrices += numbers if parameter.dim() > 1 else 0
     return BlockCounts(weights, matrices)
 
 

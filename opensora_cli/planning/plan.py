@@ -133,7 +133,7 @@ def _estimator(recipe: AnyRecipe, target: Target, sharing: Sharing) -> tuple[Est
             lora = recipe.lora if isinstance(recipe, TrainRecipe) else None
             counts = count_denoiser(recipe.model, lora, sharing.tensor)
             autoencoder = count_autoencoder(recipe.ae)
-            text, notes = text_encoders(recipe.text)
+            text, notes = text_encoders(recipe.text, recipe.model.texts)
             parameters = {"denoiser": counts.counted, "autoencoder": autoencoder}
             parameters |= {f"text.{name}": Counted(one.weights, {}) for name, one in text.items()}
             if isinstance(recipe, TrainRecipe):

@@ -1,17 +1,20 @@
 """Sampling: no gradients and no optimizer; the models are at work one after the other."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from opensora_cli.planning.coded import latent_size
 from opensora_cli.planning.coding import coding
+from opensora_cli.planning.denoised import BlockCounts, DenoiserCosts, LatentClips, text_tokens
+from opensora_cli.planning.denoising import denoiser_costs
 from opensora_cli.planning.estimate import Estimate
-from opensora_cli.planning.mmdit import BlockCounts, MMDiTCounter, Tokens, evaluating, mmdit_flops
 from opensora_cli.planning.modules import Counted, DenoiserCounts
 from opensora_cli.planning.precision import Device, Precision
 from opensora_cli.planning.shapes import ClipShape, shapes_of
 from opensora_cli.planning.sharing import Sharing
 from opensora_cli.planning.text import TextEncoder
-from opensora_cli.planning.train import latent_extent
 from schemas.recipes import SampleRecipe
 
 BLOCKS_HERE = 2
@@ -44,14 +47,13 @@ class Sampling:
     @property
     def models(self) -> dict[str, int]:
         """Bytes of each model while it is at work."""
-        matrix, model = self._precision.matrix, self.recipe.model
-        numbers = {"double": model.depth, "single": model.depth_single_blocks}
+        matrix, numbers = self._precision.matrix, Counter(self.counts.blocks)
         sizes = {name: self._bytes(part, name in numbers) for name, part in self.counts.whole.items()}
         denoiser = sum(size * numbers.get(name, 1) for name, size in sizes.items())
         if self.recipe.sampling.offload == "block":
             around = sum(size for name, size in sizes.items() if name not in numbers)
-            largest = max((sizes[name] for name, count in numbers.items() if count), default=0)
-            denoiser = around + min(BLOCKS_HERE, sum(numbers.values())) * largest
+            largest = max((sizes[name] for name in numbers), default=0)
+            denoiser = around + min(BLOCKS_HERE, len(self.counts.blocks)) * largest
         found = {
             "denoiser": denoiser // (self.sharing.sharding.weights * self.sharing.pipeline),
             "autoencoder": matrix * self.autoencoder.total,
@@ -69,7 +71,7 @@ class Sampling:
 
     def estimate(self, shape: ClipShape, batch: int) -> Estimate:
         """Return the cost of a batch of clips; a guided step evaluates all its branches."""
-        models, matrix = self.models, self._precision.matrix
+        models, matrix, clips = self.models, self._precision.matrix, self._clips(shape, batch)
         together = models["denoiser"] + models["autoencoder"] if self.recipe.sampling.offload == "none" else 0
         moments = {"encoding the prompts": models["text encoders"] + self._text_working(batch)}
         moments["denoising"] = max(together, models["denoiser"]) + self._denoising(shape, batch)
@@ -85,7 +87,7 @@ class Sampling:
             flops += first.flops
         moment = max(moments, key=lambda name: moments[name])
         return Estimate(
-            tokens=self._image_tokens(shape) + self.recipe.text.t5.max_length,
+            tokens=self._costs.image_tokens(clips.latents) + clips.text,
             forward_flops=self._forward(shape),
             flops=flops,
             flops_without_recomputing=flops,
@@ -111,31 +113,31 @@ class Sampling:
     def _precision(self) -> Precision:
         return Precision.of(self.recipe.dtype, self.device, autocast=False)
 
-    def _image_tokens(self, shape: ClipShape) -> int:
-        frames, height, width = latent_extent(self.recipe, shape)
-        return frames * height * width // self.recipe.model.patch_size**2
+    @cached_property
+    def _costs(self) -> DenoiserCosts:
+        tensor, sequence = self.sharing.tensor, self.sharing.sequence
+        return denoiser_costs(self.recipe.model, self._precision, tensor=tensor, sequence=sequence)
+
+    def _clips(self, shape: ClipShape, batch: int) -> LatentClips:
+        return LatentClips(batch, latent_size(self.recipe.ae, shape.extent), text_tokens(self.recipe))
 
     def _denoising(self, shape: ClipShape, batch: int) -> int:
-        parts = self.sharing.sequence
-        image, text = self._image_tokens(shape), self.recipe.text.t5.max_length
+        parts, model, costs = self.sharing.sequence, self.recipe.model, self._costs
         together = 1 if self.recipe.sampling.cfg_branches == "in_turn" else -(-self.branches // self.sharing.branches)
-        tokens = Tokens(batch * together, -(-image // parts), -(-text // parts))
-        counter = MMDiTCounter(self.recipe.model, self._precision, self.sharing.tensor)
-        matrix = self.recipe.model.hidden_size * int(self.recipe.model.hidden_size * (self.recipe.model.mlp_ratio + 3))
+        clips = self._clips(shape, batch * together)
+        matrix = model.hidden_size * int(model.hidden_size * (model.mlp_ratio + 3))
         written_out = (
             2 * self._precision.matrix * matrix // self.sharing.tensor if self.recipe.sampling.fp8_weights else 0
         )
         # Of every guidance branch the step cache keeps what the first block and all others added.
-        seen = 2 * self._precision.matrix * image * self.recipe.model.hidden_size // parts
+        seen = 2 * self._precision.matrix * costs.image_tokens(clips.latents) * model.hidden_size // parts
         if self.recipe.sampling.cache_threshold:
             written_out += batch * self.branches * seen
-        latents = written_out + 8 * batch * self.branches * image * self.recipe.model.in_channels
-        return evaluating(counter, tokens) + latents
+        latents = written_out + 8 * batch * self.branches * costs.latent_numbers(clips.latents)
+        return costs.evaluating(clips) + latents
 
     def _text_working(self, batch: int) -> int:
         return max((one.working(batch, self._precision.matrix) for one in self.text.values()), default=0)
 
     def _forward(self, shape: ClipShape) -> int:
-        model, image, text = self.recipe.model, self._image_tokens(shape), self.recipe.text.t5.max_length
-        one = mmdit_flops(model, image, text, model.depth, model.depth_single_blocks, ends=True)
-        return one.products + one.attention
+        return self._costs.flops(self._clips(shape, 1)).forward

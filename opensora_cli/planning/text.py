@@ -1,12 +1,13 @@
 """Size of the text encoders, from their config.json or from what is known of the published ones."""
 
 import json
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import OsoraError
-from schemas.text import TextConfig, TextEncoderConfig
+from schemas.text import TextConfig, TextEncoderConfig, TextPart
 
 KNOWN: dict[str, dict[str, Any]] = {
     "google/t5-v1_1-xxl": {
@@ -47,11 +48,23 @@ class TextEncoder:
         return captions * (self.scores * (matrix + 8) + self.hidden * 3 * matrix)
 
 
-def text_encoders(config: TextConfig) -> tuple[dict[str, TextEncoder], list[str]]:
-    """Return "t5" and "clip" as far as their size is known here, and a note for each that is not."""
+Measure = Callable[[dict[str, Any], int], TextEncoder]
+"""The facts of a config.json and the tokens of a caption, to an encoder's size."""
+
+
+def text_encoders(
+    config: TextConfig, parts: Collection[TextPart] = ("t5", "clip")
+) -> tuple[dict[str, TextEncoder], list[str]]:
+    """Return "t5" and "clip", those that `parts` need, as far as their size is known here; a note for each that is not."""
     found: dict[str, TextEncoder] = {}
     notes = []
-    for name, encoder, measure in (("t5", config.t5, _t5), ("clip", config.clip, _clip)):
+    known: tuple[tuple[TextPart, TextEncoderConfig, Measure], ...] = (
+        ("t5", config.t5, _t5),
+        ("clip", config.clip, _clip),
+    )
+    for name, encoder, measure in known:
+        if name not in parts:
+            continue
         facts = _facts(encoder, name)
         if facts is None:
             notes.append(

@@ -36,11 +36,13 @@ SMALL = (4, 4, 4)
 class LiveStorages(TorchDispatchMode):
     """Counts the bytes of every storage that an operation makes, until it is freed.
 
-    `now`, `peak` (the most so far), and `largest` (of a single one).
+    `now`, `peak` (the most so far), and `largest` (of a single one). `known` are storages, by their address, that were there
+    before: a view of one makes none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Container[int] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.known = known
         self.sizes: dict[int, int] = {}
         self.now = self.peak = self.largest = 0
 
@@ -53,7 +55,7 @@ class LiveStorages(TorchDispatchMode):
 
     def _see(self, storage: Any) -> None:
         key = storage._cdata
-        if key not in self.sizes:
+        if key not in self.sizes and key not in self.known:
             self.sizes[key] = storage.nbytes()
             self.now += storage.nbytes()
             self.largest = max(self.largest, storage.nbytes())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from opensora_cli.distributed.team import Team
-from opensora_cli.planning.mmdit import Tokens
+from opensora_cli.planning.denoised import LatentClips
 from opensora_cli.sampling.branches import in_turn
 from opensora_cli.sampling.denoise import Denoised, denoise, denoise_distilled
 from opensora_cli.sampling.offload import Waiting
@@ -227,7 +227,7 @@ def _denoise(
         )
     has_condition = condition_BCTHW is not None and bool(condition_BCTHW[:, 0].any())
     most = team.branches.most(3 if has_condition else 2)
-    tokens = Tokens(len(noise_BCTHW) * most, frames * height * width // patch**2, caption["t5"].shape[1])
+    clips = LatentClips(len(noise_BCTHW) * most, (frames, height, width), caption["t5"].shape[1])
     return denoise(
         models.denoiser,
         noise_BCTHW,
@@ -239,7 +239,7 @@ def _denoise(
         condition_BCTHW=condition_BCTHW,
         solver=solver,
         in_turn=in_turn(
-            config.cfg_branches, model, tokens, next(models.denoiser.parameters()).dtype, models.device, team
+            config.cfg_branches, model, clips, next(models.denoiser.parameters()).dtype, models.device, team
         ),
         on_step=on_step,
         shared=team.branches,

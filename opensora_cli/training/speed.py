@@ -6,12 +6,12 @@ import torch
 
 from opensora_cli.data.dataset import Batch
 from opensora_cli.distributed.process import Process
+from opensora_cli.planning.coded import Extent, latent_size
+from opensora_cli.planning.denoised import LatentClips, text_tokens
+from opensora_cli.planning.denoising import denoiser_costs
 from opensora_cli.planning.hardware import bf16_flops
-from opensora_cli.planning.mmdit import mmdit_flops
-from opensora_cli.planning.shapes import ClipShape
-from opensora_cli.planning.train import latent_extent
+from opensora_cli.planning.precision import Precision
 from opensora_cli.training.clock import DeviceClock
-from schemas.denoiser import MMDiTConfig
 from schemas.recipes import RunRecipe, TrainRecipe
 
 
@@ -46,23 +46,19 @@ class Speed:
 
     def _work(self, recipe: TrainRecipe, batches: Sequence[Batch]) -> tuple[int, int]:
         """Return this process's tokens, text included, and the FLOPs that training the denoiser on them takes."""
-        model, text = recipe.model, recipe.text.t5.max_length
+        costs, text = denoiser_costs(recipe.model, Precision.of(recipe.dtype, "cpu")), text_tokens(recipe)
         tokens = work = 0
         for batch in batches:
-            image, clips = _image_tokens(recipe, batch), len(batch.rows)
-            if not isinstance(model, MMDiTConfig):
-                continue
-            flops = mmdit_flops(model, image, text, model.depth, model.depth_single_blocks, ends=True)
-            tokens += clips * (image + text)
-            # Frozen weights need no gradient of their own: a third less.
-            work += clips * (flops.training() - (flops.products if recipe.lora is not None else 0))
+            latents, clips = _latents(recipe, batch), len(batch.rows)
+            tokens += clips * (costs.image_tokens(latents) + text)
+            if self._peak is not None:  # nothing else asks, and a shape's first answer takes a while
+                flops = costs.flops(LatentClips(clips, latents, text))
+                # Frozen weights need no gradient of their own: a third less.
+                work += clips * (flops.training() - (flops.products if recipe.lora is not None else 0))
         return tokens, work
 
 
-def _image_tokens(recipe: TrainRecipe, batch: Batch) -> int:
-    if batch.latents is not None:
-        frames, height, width = batch.latents.moments.shape[2:]
-    else:
-        size = batch.video.shape
-        frames, height, width = latent_extent(recipe, ClipShape("", size[2], size[3], size[4], size[0]))
-    return frames * height * width // recipe.model.patch_side**2
+def _latents(recipe: TrainRecipe, batch: Batch) -> Extent:
+    """Return the latents' frames, rows and columns of a batch."""
+    frames, height, width = (batch.video if batch.latents is None else batch.latents.moments).shape[2:]
+    return latent_size(recipe.ae, (frames, height, width)) if batch.latents is None else (frames, height, width)

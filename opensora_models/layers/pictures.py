@@ -19,7 +19,9 @@ def in_portions(coder: Callable[[Tensor], Tensor], x_BCTHW: Tensor, frames: int)
     """Code the frames of all clips in a row, at most so many at a time: what a coder allocates does not grow with more."""
     batch = x_BCTHW.shape[0]
     row_NCHW = x_BCTHW.transpose(1, 2).flatten(0, 1)
-    if torch.is_grad_enabled() or len(row_NCHW) <= frames:
+    if len(row_NCHW) <= frames:
+        out_NCHW = coder(row_NCHW)
+    elif torch.is_grad_enabled():
         out_NCHW = torch.cat([coder(portion) for portion in row_NCHW.split(frames)])
     else:  # each result goes to its place at once: a list of them, and then their sum, would take twice as much
         first = coder(row_NCHW[:frames])

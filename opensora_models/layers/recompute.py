@@ -14,7 +14,7 @@ from schemas.memory import MemoryConfig
 
 Keep = Literal["nothing", "products"]
 
-_PRODUCTS = frozenset(
+PRODUCTS = frozenset(
     {
         torch.ops.aten.mm.default,
         torch.ops.aten.addmm.default,
@@ -78,4 +78,4 @@ def _keep_products() -> tuple[AbstractContextManager[object], AbstractContextMan
 
 
 def _policy(context: object, operation: object, *_inputs: object, **_more: object) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if operation in PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE

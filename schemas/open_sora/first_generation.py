@@ -192,8 +192,7 @@ def _denoiser(kind: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, 
 
 def is_1_0(values: Mapping[str, Any]) -> bool:
     """Whether a config is one of 1.0, which guides three channels alone: its keys have other names than those of 1.1."""
-    old = "root" in values or _value(values, "model.enable_flashattn") is not None
-    return old or values.get("dtype") == "fp16"
+    return "root" in values or _value(values, "model.enable_flashattn") is not None
 
 
 def said_elsewhere(kind: str, values: Mapping[str, Any]) -> Iterator[str]:

@@ -1,15 +1,17 @@
 """Branches of guidance, together or in turn, by the memory that is free."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from opensora_cli.distributed.team import Team
-from opensora_cli.planning.mmdit import Tokens
+from opensora_cli.planning.denoised import LatentClips
 from opensora_cli.sampling.branches import evaluation_fits, in_turn
 from schemas.denoiser import MMDiTConfig
 
 GIB = 2**30
-LARGE = Tokens(batch=2, image=33 * 24 * 42, text=512)  # two branches of 129 frames at 768px
+LARGE = LatentClips(batch=2, latents=(33, 48, 84), text=512)  # two branches of 129 frames at 768px
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -21,10 +23,10 @@ class Disagreeing(Team):
 
 
 def test_more_tokens_take_more_and_fp32_takes_more_than_bf16() -> None:
-    def least(tokens: Tokens, dtype: torch.dtype) -> int:
-        return next(gib for gib in range(1, 200) if evaluation_fits(MMDiTConfig(), tokens, dtype, gib * GIB))
+    def least(clips: LatentClips, dtype: torch.dtype) -> int:
+        return next(gib for gib in range(1, 200) if evaluation_fits(MMDiTConfig(), clips, dtype, gib * GIB))
 
-    half = Tokens(1, LARGE.image, LARGE.text)
+    half = replace(LARGE, batch=1)
     assert least(half, torch.bfloat16) < least(LARGE, torch.bfloat16) < least(LARGE, torch.float32)
 
 
