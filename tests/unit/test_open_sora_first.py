@@ -8,7 +8,7 @@ import pytest
 from schemas.checks import run_checks
 from schemas.open_sora import Config, Import, import_config, read_config
 from schemas.recipes import SampleRecipe, TrainRecipe
-from schemas.resolve import resolve
+from schemas.resolve import packaged_recipes, resolve
 from tests.unit.open_sora_configs import ALL, COMMITTED, FIRST_RECIPE_OF, config_file
 
 WITHOUT_COUNTERPART = {
@@ -235,3 +235,8 @@ def test_plugins(plugin: str, size: int, want: tuple[str, int], left: set[str]) 
     assert (result.recipe.parallel.plugin, result.recipe.parallel.sp_size) == want
     assert set(reasons(result)) - {"sp_size"} == left - {"sp_size"}
     assert ("sp_size" in reasons(result)) == ("sp_size" in left or plugin == "gemini")
+
+
+@pytest.mark.parametrize("name", [name for name in packaged_recipes() if name.startswith("v1/")])
+def test_no_packaged_recipe_has_a_warning(name: str) -> None:
+    assert list(run_checks(resolve(name).recipe)) == []
