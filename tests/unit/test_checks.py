@@ -67,6 +67,7 @@ CASES = [
     ("OSR302", "sample/256px", ["sampling.height=256", "sampling.width=250"], "sides are multiples of 16"),
     ("OSR303", "sample/256px", ["sampling.resolution='256'"], '"256" is not a resolution'),
     ("OSR303", "sample/256px", ["sampling.aspect_ratio='wide'"], '"wide" is not width:height'),
+    ("OSR303", "v1/sample/stdit3", ["sampling.resolution=256px"], '"256px" is not a resolution of open-sora-1.2'),
     ("OSR310", "sample/256px", ["sampling.cond_type=i2v_head", "model.cond_embed=false"], "the model takes no frames"),
     ("OSR311", "sample/256px", ["sampling.cond_type=v2v_head", "sampling.num_frames=33"], "v2v_head shows 33 of them"),
     ("OSR313", "sample/256px", ["sampling.guidance_t_min=0.8", "sampling.guidance_t_max=0.2"], "0.8 is not below"),
