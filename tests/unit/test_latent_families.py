@@ -1,5 +1,6 @@
 """Every family of Open-Sora 1.x goes the whole way: it learns clips by heart, resumes to the bit, and samples."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -10,13 +11,17 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from opensora_cli.data.cache.job import run_cache
 from opensora_cli.data.demo_clips import prepare_demo
 from opensora_cli.distributed.process import Process
 from opensora_cli.sampling.pipeline import Pipeline
 from opensora_cli.sampling.request import Request
+from opensora_cli.training.draws import seeded_init
 from opensora_cli.training.job import train_one
-from opensora_models.weights import read_weights
+from opensora_models.build import build_autoencoder
+from opensora_models.weights import read_weights, save_weights
 from schemas.denoiser import LatentDenoiser
+from schemas.errors import OsoraError
 from schemas.recipes import TrainRecipe
 from schemas.resolve import RecipeError, resolve
 from schemas.resolve.fields import tables_of
@@ -177,3 +182,50 @@ def test_denoisers_that_take_no_frames_refuse_clips_in_a_row(trained: tuple[str,
     if not FAMILIES[family]().takes_frames:
         with pytest.raises(RecipeError, match="OSR136"):
             Pipeline.from_recipe(run, sets=[*SAMPLED, "sampling.solver=ddim", "sampling.loop=2"])
+
+
+@pytest.fixture(scope="module")
+def numbered(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same clips with classes for captions."""
+    folder = tmp_path_factory.mktemp("numbered") / "demo"
+    shutil.copytree(clips, folder)
+    with (folder / "meta.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (folder / "meta.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows({**row, "text": number} for number, row in enumerate(rows))
+    return folder
+
+
+@pytest.mark.parametrize("family", ["dit", "latte"])
+def test_classes_take_the_place_of_captions(family: str, numbered: Path, tmp_path: Path) -> None:
+    sets = ("model.condition=label_10", "max_steps=2", "checkpoint.every=2", "text.clip.from_pretrained=nowhere/at-all")
+    assert train_one(recipe_of(family, numbered, *sets), ALONE, QUIET, place=tmp_path / "run") == 0
+    pipeline = Pipeline.from_recipe(tmp_path / "run", sets=[*SAMPLED, "sampling.solver=ddpm"])
+    one, other = (pipeline(label)[0].video for label in ("3", "4"))
+    assert one.shape == other.shape == (3, 9, 32, 32)
+    with pytest.raises(OsoraError, match="this denoiser takes classes"):
+        pipeline("a red disc")
+
+
+def test_training_from_caches_is_training_without_them(clips: Path, tmp_path: Path) -> None:
+    config = recipe_of("stdit3", clips).recipe
+    weights = tmp_path / "vae.safetensors"
+    with seeded_init(0):
+        save_weights(build_autoencoder(config.ae).state_dict(), weights)
+    named = (
+        f"ae.from_pretrained={weights}",
+        "max_steps=3",
+        "checkpoint.every=3",
+        "dataset.cached_windows=3",
+        f"dataset.cache_dir={tmp_path}/cache",
+    )
+    plain = recipe_of("stdit3", clips, *named)
+    assert isinstance(plain.recipe, TrainRecipe)
+    assert run_cache(plain.recipe, latents=True, text=True, shard_mib=1, console=QUIET) == 0
+    cached = recipe_of("stdit3", clips, *named, "dataset.cached_video=true", "dataset.cached_text=true")
+    runs = [tmp_path / "plain", tmp_path / "cached"]
+    for one, run in zip((plain, cached), runs, strict=True):
+        assert train_one(one, ALONE, QUIET, place=run) == 0
+    assert losses(runs[0]) == losses(runs[1])
