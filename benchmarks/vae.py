@@ -1,6 +1,6 @@
 """Encoding and decoding against diffusers' autoencoders: time and memory, with the same weights and equal results.
 
-    python -m benchmarks.vae [--family hunyuan|dc|flux] [--frames 33 65] [--side 256] [--width small|quarter|half|full]
+    python -m benchmarks.vae [--family hunyuan|dc|flux|kl|svd] [--frames 33 65] [--side 256] [--width small|quarter|half|full]
                              [--repeats 3] [--device cpu|cuda] [--dtype float32]
     python -m benchmarks.vae --stream
 
@@ -31,7 +31,14 @@ from torch import Tensor, nn
 
 from opensora_models.build import build_autoencoder
 from opensora_models.layers.renaming import from_layout
-from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
+from schemas.autoencoder import (
+    AutoEncoder2DConfig,
+    AutoencoderConfig,
+    AutoencoderKLConfig,
+    AutoencoderKLTemporalDecoderConfig,
+    DCAEConfig,
+    HunyuanVAEConfig,
+)
 from schemas.autoencoder.dc_ae import DCAEShape
 from tests.parity.diffusers_peers import peer_of, rules_of
 
@@ -40,7 +47,7 @@ TIME_BOUND, MEMORY_BOUND = 1.0, 0.8
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Root mean square of the difference over that of the result."""
 WIDTHS = {"quarter": 4, "half": 2, "full": 1}
-DEFAULT_FRAMES = {"hunyuan": [33, 65], "dc": [4], "flux": [4]}
+DEFAULT_FRAMES = {"hunyuan": [33, 65], "dc": [4], "flux": [4], "kl": [4], "svd": [4]}
 LONG, SHORT, PART = 129, 33, 4
 Figures = dict[str, float]
 
@@ -58,6 +65,9 @@ def config_of(arguments: argparse.Namespace) -> AutoencoderConfig:
     over = WIDTHS.get(arguments.width, 4)
     if arguments.family == "flux":
         return AutoEncoder2DConfig(ch=128 // over)
+    if arguments.family in ("kl", "svd"):
+        family = AutoencoderKLConfig if arguments.family == "kl" else AutoencoderKLTemporalDecoderConfig
+        return family(block_out_channels=tuple(width // over for width in (128, 256, 512, 512)))
     widths = tuple(width // over for width in DCAEShape().width_list)
     shape = {"width_list": widths, "latent_channels": 32, "temporal_downsample": (False,) * 6, "is_video": False}
     return DCAEConfig(model_name="custom", shape=DCAEShape.model_validate(shape))
@@ -96,7 +106,10 @@ def theirs(
     field = names["dc" if isinstance(config, DCAEConfig) else "kl"] if direction == "encode" else "sample"
 
     def pictures(x_BCTHW: Tensor) -> Tensor:
-        found = getattr(getattr(module, direction)(x_BCTHW[0].transpose(0, 1)), field)
+        row_NCHW, more = x_BCTHW[0].transpose(0, 1), {}
+        if direction == "decode" and isinstance(config, AutoencoderKLTemporalDecoderConfig):
+            more = {"num_frames": len(row_NCHW)}
+        found = getattr(getattr(module, direction)(row_NCHW, **more), field)
         return getattr(found, "parameters", found).transpose(0, 1)[None]
 
     return pictures

@@ -6,7 +6,7 @@ from torch import nn
 
 from opensora_models.build import Autoencoder
 from opensora_models.open_sora_vae.model import OpenSoraVAE
-from opensora_models.weights import fit_weights, read_weights
+from opensora_models.weights import StateDict, fit_weights, read_weights
 
 
 def load_autoencoder(ae: Autoencoder, path: str | Path | None) -> bool:
@@ -29,8 +29,13 @@ def load_autoencoder(ae: Autoencoder, path: str | Path | None) -> bool:
     return bool(named)
 
 
-def _load(module: nn.Module, path: str | Path) -> None:
+def own_names(module: nn.Module, state: StateDict) -> StateDict:
+    """Return the state under an autoencoder's own names, where its family is known by others too."""
     own_key = getattr(module, "own_key", str)
-    state = {own_key(key): tensor for key, tensor in read_weights(path).items()}
+    return {own_key(key): tensor for key, tensor in state.items()}
+
+
+def _load(module: nn.Module, path: str | Path) -> None:
     own = module.state_dict()
-    fit_weights(module, state | {key: own[key] for key in getattr(module, "from_config", ())}, path)
+    decided = {key: own[key] for key in getattr(module, "from_config", ())}
+    fit_weights(module, own_names(module, read_weights(path)) | decided, path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from opensora_models.hub import how_to_get, local_path
 from opensora_models.weights import explained_damage, read_weights, weight_files
 from schemas.errors import OsoraError
 
@@ -54,9 +55,9 @@ def read_headers(path: str | Path) -> dict[str, TensorHeader]:
 
     Of safetensors only the header is read; a .pt file is opened on the meta device. Raises OsoraError as `read_weights`.
     """
-    path = Path(path).expanduser()
+    source, path = path, local_path(path)
     if not path.exists():
-        raise OsoraError(f"{path}: no such file or folder.")
+        raise OsoraError(f"{source}: {how_to_get(source)}")
     files, promised = weight_files(path)
     headers: dict[str, TensorHeader] = {}
     for file in files:

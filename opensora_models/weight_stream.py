@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from opensora_models.hub import local_path
 from opensora_models.layers.float8_linear import Float8Linear
 from opensora_models.weight_headers import read_headers
 from opensora_models.weights import check_fit, explained_damage, read_weights, weight_files
@@ -17,7 +18,7 @@ SCALES = "*.weight_scale"
 
 def stream_weights(path: str | Path) -> Iterator[tuple[str, Tensor]]:
     """Yield (key, tensor) of the weights at `path`; of safetensors one tensor is read at a time. Raises OsoraError."""
-    for file in weight_files(Path(path).expanduser())[0]:
+    for file in weight_files(local_path(path))[0]:
         if file.suffix == ".safetensors":
             with explained_damage(file), safe_open(file, framework="pt") as opened:
                 for key in opened.keys():  # noqa: SIM118 (not a mapping)

@@ -18,12 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from opensora_models.hub import SUFFIXES, how_to_get, local_path
 from schemas.errors import OsoraError
 
 SINGLE_FILE = "model.safetensors"
 FOLDER_FILES = tuple(
     f"{folder}{name}{suffix}"
-    for folder in ("", "model/")
+    for folder in ("", "model/", "vae/")
     for name in (SINGLE_FILE, "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
     for suffix in ("", ".index.json")
 )
@@ -49,7 +50,8 @@ def load_weights(
 ) -> None:
     """Load the weights at `path` into `module`, each key and shape accounted for.
 
-    `path` is a .safetensors, .pt, .pth or .bin file, or a folder with model.safetensors or an index and its shards.
+    `path` is a .safetensors, .pt, .pth or .bin file, a folder with model.safetensors or an index and its shards, or the name
+    of a model in the local hub cache.
     `allow_missing` are globs of keys that may keep the module's own values; `rename` maps the file's keys to the module's.
     Raises OsoraError where the file is missing, damaged, or does not fit; the message names the likely recipe key.
     """
@@ -173,16 +175,19 @@ def _grouped(title: str, keys: list[str]) -> list[str]:
 
 
 def read_weights(path: str | Path, *, device: str = "cpu") -> StateDict:
-    """Return the state dict of a file or of a folder's shards. Raises OsoraError if it cannot be read."""
-    path = Path(path).expanduser()
+    """Return the state dict of a file, of a folder's shards, or of a model in the local hub cache (`owner/name`).
+
+    Raises OsoraError if it cannot be read.
+    """
+    source, path = path, local_path(path)
     if path.is_dir():
         return _read_folder(path, device)
     if not path.is_file():
-        raise OsoraError(f"{path}: no such file or folder. Set `from_pretrained` to weights that exist.")
+        raise OsoraError(f"{source}: {how_to_get(source)}")
     with explained_damage(path):
         if path.suffix == ".safetensors":
             return load_file(path, device=device)
-        if path.suffix in {".pt", ".pth", ".bin"}:
+        if path.suffix in SUFFIXES:
             loaded = torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
             return _unwrapped(loaded, path)
     raise OsoraError(
@@ -206,7 +211,8 @@ def weight_files(path: Path) -> tuple[list[Path], list[str]]:
     """Return the files that hold the weights at `path`, and the keys that an index promises (none without an index).
 
     In a folder the first of `FOLDER_FILES` counts: osora's and transformers' names, diffusers', and those of ColossalAI's
-    sharded checkpoints, also below `model/`. Raises OsoraError where there is none, or the index is no index.
+    sharded checkpoints, also below `model/`, and below `vae/`, where diffusers keeps a pipeline's autoencoder. Raises
+    OsoraError where there is none, or the index is no index.
     """
     if not path.is_dir():
         return [path], []

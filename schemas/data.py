@@ -25,6 +25,11 @@ PIXELS_1_2 = {
     "4k": 8294400,
 }
 """Resolutions of Open-Sora 1.1 and 1.2, with the pixels of a frame."""
+LENGTHS_1_2 = {
+    **{f"{times}x": 51 * times for times in (1, 2, 4, 8, 16)},
+    **{f"{seconds}s": 51 * seconds // 2 for seconds in (2, 4, 8, 16, 32)},
+}
+"""Lengths that have names there, in frames: multiples of 51, and seconds at 25.5 frames a second."""
 
 
 class DatasetConfig(Schema):

@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from schemas.base import Schema, cost
 
@@ -81,13 +81,6 @@ class MaskRatios(Schema):
     image_head_tail: float = Field(
         0.0, ge=0, le=1, description="The first and the last frame.", json_schema_extra=cost("changes_numerics")
     )
-
-    @model_validator(mode="after")
-    def _at_most_one(self) -> "MaskRatios":
-        total = sum(self.ratios().values())
-        if total > 1 + 1e-6:
-            raise ValueError(f"the probabilities add up to {total:g}, and no more than 1 can be shared out: lower some")
-        return self
 
     def ratios(self) -> dict[FrameMaskName, float]:
         """Return the kinds that can be drawn, with their probabilities; what is left to 1 is identity's."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opensora_cli.files import write_text
+from opensora_models.autoencoder_weights import own_names
 from opensora_models.build import build_autoencoder, build_denoiser
 from opensora_models.mmdit.diffusers_names import diffusers_config, from_diffusers, is_diffusers, to_diffusers
 from opensora_models.mmdit.weights import convert_layout
@@ -71,6 +72,7 @@ def import_weights(source: Path, recipe: RunRecipe, output: Output, renames: Seq
     if config is None or not isinstance(recipe, TrainRecipe):
         with torch.device("meta"):
             module: nn.Module = build_autoencoder(recipe.ae)
+        state = own_names(module, state)
         check_fit(module, state, source)
         return output.write(state)
     state = in_layout(state, config, {key: getattr(recipe.model, key) for key in ("fused_qkv", "use_liger_rope")})

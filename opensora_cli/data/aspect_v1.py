@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from schemas.data import PIXELS_1_2
+from schemas.data import LENGTHS_1_2, PIXELS_1_2
 from schemas.errors import OsoraError
 
 Size = tuple[int, int]
@@ -35,12 +35,6 @@ RATIOS: Mapping[str, str] = {
     "50:27": "2.08",
 }
 """height:width -> what tables call it. 50:27 is 1.85; the published tables call it 2.08, and have its sizes there."""
-
-NUM_FRAMES: Mapping[str, int] = {
-    **{f"{times}x": 51 * times for times in (1, 2, 4, 8, 16)},
-    **{f"{seconds}s": 51 * seconds // 2 for seconds in (2, 4, 8, 16, 32)},
-}
-"""Lengths that have names: multiples of 51 frames, and seconds at 25.5 frames a second."""
 
 _FIXED = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 _SCALED = {"512": 2, "1024": 4, "2048": 8}
@@ -144,10 +138,10 @@ def frame_count(length: str | int) -> int:
     """Return the frames of a length: a number, or a name such as `4s` or `2x`. Raises OsoraError for anything else."""
     if isinstance(length, int):
         return length
-    if length in NUM_FRAMES:
-        return NUM_FRAMES[length]
+    if length in LENGTHS_1_2:
+        return LENGTHS_1_2[length]
     if not (length.isascii() and length.isdecimal()):
-        raise OsoraError(f"num_frames {length!r}: a number of frames is expected, or one of {', '.join(NUM_FRAMES)}.")
+        raise OsoraError(f"num_frames {length!r}: a number of frames is expected, or one of {', '.join(LENGTHS_1_2)}.")
     return int(length)
 
 

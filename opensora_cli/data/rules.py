@@ -17,11 +17,8 @@ from opensora_cli.data.draws import Floats, Ints, Sizes
 from opensora_cli.data.frames import latest_start, map_target_fps, sampling_intervals
 from opensora_cli.data.media import is_image
 from opensora_cli.data.transforms import TransformName
-from opensora_models.diffusion.size_conditions import IMAGE_FPS
+from opensora_models.conditions import IMAGE_FPS, USUAL_FPS
 from schemas.data import DatasetConfig
-
-USUAL_FPS = 24.0
-"""Frames per second of a clip whose rate is not known, in Open-Sora 1.x."""
 
 
 class DataRules(Protocol):

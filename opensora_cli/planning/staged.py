@@ -42,12 +42,15 @@ def _by_frame(config: FramesConfig, matrix: int, batch: int, extent: Extent, dir
     if direction == "decode" and isinstance(config, AutoencoderKLTemporalDecoderConfig):
         # Convolutions over frames and norms over clips: memory and work grow with the frames.
         return scaled(trace(config, matrix, (1, height, width), direction), batch * frames)
-    picture = trace(config, matrix, (1, height, width), direction)
     portion = min(config.micro_batch_size, batch * frames)
-    channels = 2 * config.latent_channels if direction == "encode" else config.out_channels
-    side = config.spatial_compression_ratio if direction == "encode" else 1
-    waiting = batch * frames * matrix * channels * (height // side) * (width // side)
-    return Coding(picture.peak * portion + waiting, picture.saved * batch * frames, picture.flops * batch * frames)
+    together = trace(config, matrix, (portion, height, width), direction)
+    waiting = 0
+    if batch * frames > portion:
+        channels = 2 * config.latent_channels if direction == "encode" else config.out_channels
+        side = config.spatial_compression_ratio if direction == "encode" else 1
+        waiting = batch * frames * matrix * channels * (height // side) * (width // side)
+    whole = scaled(together, batch * frames, portion)
+    return Coding(together.peak + waiting, whole.saved, whole.flops)
 
 
 def _both(config: OpenSoraVAEConfig, matrix: int, batch: int, extent: Extent, direction: Direction) -> Coding:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from opensora_cli.training.checkpoint import ADAPTERS, complete_checkpoints
 from opensora_models.adapter import is_adapter
+from opensora_models.hub import local_path
 from schemas.errors import OsoraError
 
 MODEL, EMA = "model.safetensors", "ema.safetensors"
@@ -14,12 +15,13 @@ def find_weights(source: str, key: str, *, ema: bool = False) -> Path:
 
     A folder that is neither a run nor one of its checkpoints is returned as it is. Raises OsoraError when nothing is there.
     """
-    path = Path(source).expanduser()
+    path = local_path(source)
     if (path / "checkpoints").is_dir():
         path = newest_checkpoint(path)
     if not path.exists():
         raise OsoraError(
-            f"{key} = {source!r}: there are no weights here. Give a .safetensors file, a checkpoint folder or a run folder."
+            f"{key} = {source!r}: there are no weights here. Give a .safetensors file, a checkpoint folder, a run folder, or "
+            f"the name of a model that `hf download` fetched."
         )
     if path.is_file():
         return path

@@ -93,7 +93,9 @@ class TrainState(Trained):
 
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's state without its frozen weights: those come from the recipe again."""
+    """Return a module's state; beside adapters without the frozen weights, which come from the recipe again."""
+    if not hasattr(module, "adapter_config"):
+        return module.state_dict()
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
@@ -140,7 +142,7 @@ class Checkpoints:
         if not self.process.is_main:
             return
         self._copy = self._staging.begin()
-        job = (progress, self._copy, getattr(state.module, "adapter_config", None))
+        job = (progress, self._copy, buffers, getattr(state.module, "adapter_config", None))
         self._writer = threading.Thread(target=self._write, args=job, name="checkpoint")
         self._writer.start()
         if not self.config.async_save:
@@ -225,7 +227,7 @@ class Checkpoints:
         for path in self.folder.glob(".step-*"):
             shutil.rmtree(path)
 
-    def _write(self, progress: Progress, copy: Copy, adapter: AdapterConfig | None) -> None:
+    def _write(self, progress: Progress, copy: Copy, buffers: set[str], adapter: AdapterConfig | None) -> None:
         name = f"step-{progress.update:08d}"
         partial = self.folder / f".{name}.partial"
         try:
@@ -240,6 +242,9 @@ class Checkpoints:
                 if weights and adapter is not None:
                     save_adapter(adapter_of(weights, adapter), partial / ADAPTERS[part])
                 elif weights:
+                    if part == "ema":  # averages are of parameters; weights to load have the buffers too
+                        own = [key for key in staged if key in buffers and key.startswith("model.")]
+                        weights |= {key.removeprefix("model."): staged[key] for key in own}
                     save_weights(self._exported(weights), partial / f"{part}.safetensors")
             (partial / "progress.json").write_text(json.dumps({"format": FORMAT, **asdict(progress)}))
             write_manifest(partial)

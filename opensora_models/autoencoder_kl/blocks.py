@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from opensora_models.layers.residual import added
+
 NORM_EPS = 1e-6
 
 
@@ -26,7 +28,8 @@ class ResnetBlock(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return the shortcut plus the residual."""
         hidden = self.conv1(F.silu(self.norm1(x_BCHW), inplace=True))
-        return self.conv_shortcut(x_BCHW) + self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        hidden = F.silu(self.norm2(hidden), inplace=True)  # lets go of what the norm was given
+        return added(self.conv2(hidden), self.conv_shortcut(x_BCHW))
 
 
 class PixelAttention(nn.Module):

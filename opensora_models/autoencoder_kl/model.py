@@ -61,7 +61,7 @@ class FrameEncoder(nn.Module):
         raise NotImplementedError
 
     def _encode_frames(self, x_NCHW: Tensor) -> Tensor:
-        return self.quant_conv(self.encoder(x_NCHW))
+        return self.quant_conv(self.encoder(channels_last(x_NCHW)))
 
     def _scaled(self, raw: Tensor) -> Tensor:
         return self._scale * (raw - self._shift)
@@ -84,7 +84,7 @@ class AutoencoderKL(FrameEncoder):
         return in_portions(self._decode_frames, self._raw(z_BCTHW), self._portion)
 
     def _decode_frames(self, z_NCHW: Tensor) -> Tensor:
-        return self.decoder(self.post_quant_conv(z_NCHW))
+        return self.decoder(self.post_quant_conv(channels_last(z_NCHW)))
 
 
 class AutoencoderKLTemporalDecoder(FrameEncoder):
@@ -98,6 +98,11 @@ class AutoencoderKLTemporalDecoder(FrameEncoder):
     def decode(self, z_BCTHW: Tensor) -> Tensor:
         """Return the pixels of scaled latents; values may leave [-1, 1] a little."""
         return self.decoder(self._raw(z_BCTHW))
+
+
+def channels_last(x_NCHW: Tensor) -> Tensor:
+    """Return the same with channels together in memory: convolutions keep that, and on a CPU take two thirds of the time."""
+    return x_NCHW.contiguous(memory_format=torch.channels_last)
 
 
 def _check(config: AutoencoderKLConfig | AutoencoderKLTemporalDecoderConfig) -> None:

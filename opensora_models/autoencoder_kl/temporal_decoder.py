@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from opensora_models.autoencoder_kl.blocks import PixelAttention, ResnetBlock, Upsample, norm
+from opensora_models.layers.residual import added
 from schemas.autoencoder import AutoencoderKLTemporalDecoderConfig
 
 TEMPORAL_EPS = 1e-5
@@ -27,7 +28,8 @@ class TemporalResnetBlock(nn.Module):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Keep the shape."""
         hidden = self.conv1(F.silu(self.norm1(x_BCTHW), inplace=True))
-        return x_BCTHW + self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        hidden = F.silu(self.norm2(hidden), inplace=True)
+        return added(self.conv2(hidden), x_BCTHW)
 
 
 class TimeMixer(nn.Module):

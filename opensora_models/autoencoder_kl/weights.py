@@ -4,6 +4,7 @@ import re
 
 LIKELY_CAUSES = (
     (r"(?:missing|unexpected) decoder\.time_conv_out", "ae.type"),
+    (r"(?:missing|unexpected) ((?:en|de)coder\.(?:down|up)_blocks\.)\d+\.(?:down|up)samplers", "ae.block_out_channels"),
     (r"(?:missing|unexpected) ((?:en|de)coder\.(?:down|up)_blocks\.\d+\.resnets\.\d+\.).*conv1", "ae.layers_per_block"),
     (r"(?:missing|unexpected) (decoder\.mid_block\.resnets\.\d+\.).*conv1", "ae.layers_per_block"),
     (r"(?:missing|unexpected) ((?:en|de)coder\.(?:down|up)_blocks\.)", "ae.block_out_channels"),

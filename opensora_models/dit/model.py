@@ -1,5 +1,6 @@
 """The DiT denoiser (Peebles and Xie 2023, "Scalable Diffusion Models with Transformers") of Open-Sora 1.x."""
 
+from collections.abc import Mapping
 from math import prod
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from opensora_models.layers.adaln_zero import (
 from opensora_models.layers.embedders import TimestepEmbedder
 from opensora_models.layers.latent_patches import PatchEmbed, patch_grid, unpatchify
 from opensora_models.layers.position_tables import coordinates, sincos_1d, sincos_2d
+from opensora_models.layers.published_weights import StateDict
 from opensora_models.layers.recompute import Recompute
 from opensora_models.layers.widths import check_widths
 from schemas.denoiser.dit import DiTConfig
@@ -31,7 +33,6 @@ class DiT(nn.Module):
     conditions: ClassVar[frozenset[str]] = frozenset({"text_BLD", "labels_B", "drop_B"})
     computed_keys: ClassVar[tuple[str, ...]] = COMPUTED_KEYS
     likely_causes = LIKELY_CAUSES
-    as_own = staticmethod(as_own)
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -56,6 +57,10 @@ class DiT(nn.Module):
     def units(self) -> list[nn.Module]:
         """The blocks in order."""
         return list(self.blocks)
+
+    def as_own(self, state: Mapping[str, Tensor]) -> StateDict:
+        """Return published weights, of classes too where this model takes texts, as this model's."""
+        return as_own(state, self.config.condition)
 
     def set_grad_checkpointing(self, first: int, second: int = 0, every: int = 1, how: Recompute | None = None) -> None:
         """Recompute activations in the backward pass: of the `first` blocks, every n-th. There is no second stack."""

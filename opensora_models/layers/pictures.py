@@ -17,15 +17,20 @@ def by_frame(coder: Callable[[Tensor], Tensor], x_BCTHW: Tensor) -> Tensor:
 
 def in_portions(coder: Callable[[Tensor], Tensor], x_BCTHW: Tensor, frames: int) -> Tensor:
     """Code the frames of all clips in a row, at most so many at a time: what a coder allocates does not grow with more."""
-    batch = x_BCTHW.shape[0]
-    row_NCHW = x_BCTHW.transpose(1, 2).flatten(0, 1)
-    if torch.is_grad_enabled() or len(row_NCHW) <= frames:
-        out_NCHW = torch.cat([coder(portion) for portion in row_NCHW.split(frames)])
+    batch, _, length = x_BCTHW.shape[:3]
+    total = batch * length
+
+    def coded(start: int) -> Tensor:
+        places = [divmod(place, length) for place in range(start, min(start + frames, total))]
+        return coder(torch.stack([x_BCTHW[clip, :, frame] for clip, frame in places]))
+
+    if torch.is_grad_enabled() or total <= frames:
+        out_NCHW = torch.cat([coded(start) for start in range(0, total, frames)]) if total > frames else coded(0)
     else:  # each result goes to its place at once: a list of them, and then their sum, would take twice as much
-        first = coder(row_NCHW[:frames])
-        out_NCHW = first.new_empty(len(row_NCHW), *first.shape[1:])
+        first = coded(0)
+        out_NCHW = first.new_empty(total, *first.shape[1:])
         out_NCHW[:frames] = first
         del first
-        for start in range(frames, len(row_NCHW), frames):
-            out_NCHW[start : start + frames] = coder(row_NCHW[start : start + frames])
+        for start in range(frames, total, frames):
+            out_NCHW[start : start + frames] = coded(start)
     return rearrange(out_NCHW, "(b t) c h w -> b c t h w", b=batch)

@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from opensora_models.layers.residual import added
+
 
 class CausalConv3d(nn.Module):
     """A convolution that sees no later frame: zeros stand in front of the first."""
@@ -38,7 +40,8 @@ class ResBlock(nn.Module):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Return the shortcut plus the residual."""
         hidden = self.conv1(F.silu(self.norm1(x_BCTHW), inplace=True))
-        return self.conv3(x_BCTHW) + self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        hidden = F.silu(self.norm2(hidden), inplace=True)  # lets go of what the norm was given
+        return added(self.conv2(hidden), self.conv3(x_BCTHW))
 
 
 class UpsampleTime(CausalConv3d):

@@ -210,7 +210,7 @@ def trained_tiles_are_set(recipe: VaeTrainRecipe) -> Iterator[Finding]:
     "OSR116",
     ClipsRecipe,
     SampleRecipe,
-    reason="The stage along time takes latents of pictures and halves time between blocks; its latents are scaled by channel.",
+    reason="The stage along time takes the latents of pictures and halves time between blocks; latents are scaled by channel.",
     fix="Make channels, steps and values as many as the stages have.",
     wrong="""
         kind = "vae-train"

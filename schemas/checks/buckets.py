@@ -25,7 +25,7 @@ def pixels(resolution: str, rules: RulesName = "open-sora-2.0") -> int | None:
     "OSR204",
     ClipsRecipe,
     severity="warning",
-    reason="A bucket that is kept with probability 0 takes no clip, and hides nothing from shorter ones.",
+    reason="A bucket that is kept with probability 0 takes no clip; a longer one keeps its clips from the shorter lengths too.",
     fix="Remove the bucket, or give it a probability above 0.",
     wrong="""
         _base_ = "stage1"
@@ -39,11 +39,12 @@ def pixels(resolution: str, rules: RulesName = "open-sora-2.0") -> int | None:
     """,
 )
 def buckets_take_clips(recipe: ClipsRecipe) -> Iterator[Finding]:
-    """Every bucket's probability is above 0."""
+    """Every bucket's probability is above 0, but for a length that sends clips to a smaller resolution."""
     for name, lengths in recipe.buckets.items():
         for frames, (probability, _) in lengths.items():
             keep = probability[0] if isinstance(probability, tuple) else probability
-            if keep == 0:
+            sends_on = any(1 < shorter < frames for shorter in lengths)
+            if keep == 0 and not sends_on:
                 message = f"buckets.{name}.{frames} is kept with probability 0: no clip falls into it."
                 yield Finding((("buckets", name, str(frames)),), message)
 

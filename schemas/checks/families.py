@@ -10,10 +10,13 @@ from schemas.recipes import SampleRecipe, TrainRecipe
 Diffusing = TrainRecipe | SampleRecipe
 SOLVERS = {
     "rectified_flow": ("euler", "heun", "dpmpp_2m"),
-    "rflow": ("euler",),
+    "rflow": ("euler", "heun", "dpmpp_2m"),
     "iddpm": ("ddpm", "ddim", "dpmpp_2m"),
 }
 """Diffusion -> what can sample it."""
+ROUNDING = 1e-6
+WITH_FRAMES = {"rectified_flow": SOLVERS["rectified_flow"], "rflow": ("euler",), "iddpm": ("ddpm", "ddim")}
+"""The same where frames of the clip are given: some solvers remember steps in which other frames took part."""
 
 
 @rule(
@@ -84,12 +87,14 @@ def the_variance_is_predicted_and_read(recipe: Diffusing) -> Iterator[Finding]:
     """,
 )
 def the_solver_suits_the_diffusion(recipe: SampleRecipe) -> Iterator[Finding]:
-    """euler, heun and dpmpp_2m are for rectified_flow, euler for rflow, ddpm, ddim and dpmpp_2m for iddpm."""
-    solver, kind = recipe.sampling.solver, recipe.diffusion.type
-    if solver not in SOLVERS[kind]:
-        message = (
-            f'sampling.solver = "{solver}", but diffusion.type = "{kind}" is sampled by {" or ".join(SOLVERS[kind])}.'
-        )
+    """euler, heun and dpmpp_2m are for flows, ddpm, ddim and dpmpp_2m for iddpm; with given frames euler, ddpm and ddim."""
+    sampling, kind = recipe.sampling, recipe.diffusion.type
+    gives = sampling.cond_type != "t2v" or bool(sampling.mask_strategy) or sampling.loop > 1
+    known = (WITH_FRAMES if gives else SOLVERS)[kind]
+    if sampling.solver not in known:
+        what = " with given frames" if gives and sampling.solver in SOLVERS[kind] else ""
+        options = " or ".join(known)
+        message = f'sampling.solver = "{sampling.solver}", but diffusion.type = "{kind}"{what} is sampled by {options}.'
         yield Finding((("sampling", "solver"), ("diffusion", "type")), message)
 
 
@@ -150,6 +155,32 @@ def masked_frames_have_an_input(recipe: TrainRecipe) -> Iterator[Finding]:
     takes = isinstance(recipe.model, LatentDenoiser) and recipe.model.takes_frames
     if recipe.mask_ratios.ratios() and not takes:
         yield Finding((("mask_ratios",), ("model", "type")), f'[mask_ratios], but model.type = "{recipe.model.type}".')
+
+
+@rule(
+    "OSR137",
+    TrainRecipe,
+    reason="Each clip has one kind of mask; what the probabilities leave to 1 is for clips with no frame given.",
+    fix="Lower some of them.",
+    wrong="""
+        _base_ = "tiny/stdit3"
+        [mask_ratios]
+        image_head = 0.7
+        image_tail = 0.7
+    """,
+    right="""
+        _base_ = "tiny/stdit3"
+        [mask_ratios]
+        image_head = 0.4
+        image_tail = 0.4
+    """,
+)
+def kinds_of_masks_share_out_one(recipe: TrainRecipe) -> Iterator[Finding]:
+    """[mask_ratios] add up to 1 at most."""
+    ratios = recipe.mask_ratios.ratios()
+    if (total := sum(ratios.values())) > 1 + ROUNDING:
+        keys = tuple(("mask_ratios", name) for name in sorted(ratios, key=lambda name: -ratios[name])[:2])
+        yield Finding(keys, f"[mask_ratios] add up to {total:g}, more than 1.")
 
 
 @rule(

@@ -7,6 +7,8 @@ from schemas.checks.data import FRAMES_SHOWN, RESOLUTION
 from schemas.checks.frames import frames_advice
 from schemas.checks.model import why_no_frames
 from schemas.checks.registry import Finding, rule
+from schemas.data import PIXELS_1_2
+from schemas.denoiser import MMDiTConfig
 from schemas.recipes import SampleRecipe
 
 RATIO = re.compile(r"[0-9]+(\.[0-9]+)?:[0-9]+(\.[0-9]+)?")
@@ -54,7 +56,7 @@ def frames_are_causal(recipe: SampleRecipe) -> Iterator[Finding]:
     """,
 )
 def height_goes_with_width(recipe: SampleRecipe) -> Iterator[Finding]:
-    """Height and width are given together, each a multiple of what one token covers."""
+    """Height and width are given together, each a multiple of what one token of MMDiT covers; the others fill tokens up."""
     sizes = {"height": recipe.sampling.height, "width": recipe.sampling.width}
     given = [name for name, size in sizes.items() if size is not None]
     if len(given) == 1:
@@ -64,7 +66,7 @@ def height_goes_with_width(recipe: SampleRecipe) -> Iterator[Finding]:
             f"sampling.{given[0]} is given without sampling.{other}.",
             f"Add {other}, or leave {given[0]} out.",
         )
-    side = recipe.pixels_per_token
+    side = recipe.pixels_per_token if isinstance(recipe.model, MMDiTConfig) else 1
     for name in given:
         size = sizes[name] or 0
         if size % side:
@@ -93,13 +95,27 @@ def height_goes_with_width(recipe: SampleRecipe) -> Iterator[Finding]:
     """,
 )
 def resolution_is_known(recipe: SampleRecipe) -> Iterator[Finding]:
-    """`<N>px` or `<N>p`, and a ratio of two numbers."""
+    """`<N>px` or `<N>p`, with open-sora-1.2 one of its own, and a ratio of two numbers."""
     resolution, ratio = recipe.sampling.resolution, recipe.sampling.aspect_ratio
-    if resolution is not None and RESOLUTION.fullmatch(resolution) is None:
+    if recipe.sampling.rules == "open-sora-1.2":
+        yield from _of_1_2(recipe)
+    elif resolution is not None and RESOLUTION.fullmatch(resolution) is None:
         yield Finding((("sampling", "resolution"),), f'sampling.resolution: "{resolution}" is not a resolution.')
     if RATIO.fullmatch(ratio) is None:
         message = f'sampling.aspect_ratio: "{ratio}" is not width:height.'
         yield Finding((("sampling", "aspect_ratio"),), message, 'Write for example "16:9", "1:1" or "9:16".')
+
+
+def _of_1_2(recipe: SampleRecipe) -> Iterator[Finding]:
+    """Resolutions have names; where height and width are given nothing reads them."""
+    resolution = recipe.sampling.resolution
+    if resolution in PIXELS_1_2 or recipe.sampling.height is not None:
+        return
+    yield Finding(
+        (("sampling", "resolution"), ("sampling", "rules")),
+        f'sampling.resolution: "{resolution}" is not a resolution of open-sora-1.2.',
+        f"Write one of {', '.join(PIXELS_1_2)}, or give height and width in pixels.",
+    )
 
 
 @rule(

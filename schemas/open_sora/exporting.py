@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from schemas.errors import UsageError
 from schemas.open_sora.fixed import constants, derived
 from schemas.open_sora.pairs import NOTHING, NoCounterpartError, Pair
 from schemas.open_sora.plugins import parallel_of, plugin_of
@@ -12,6 +13,8 @@ from schemas.parallel import ParallelConfig, SamplingParallelConfig
 from schemas.recipes import RECIPES, AnyRecipe, SampleRecipe, TrainRecipe
 from schemas.resolve.fields import as_toml, defaults_of
 
+EXPORTED = {"model": ("mmdit",), "ae": ("hunyuan_vae", "dc_ae", "autoencoder_2d")}
+"""Families of Open-Sora 2.0, by the recipe's table."""
 OPTIONAL_TABLES = ("lora", "discriminator", "t2i2v")
 
 
@@ -24,7 +27,17 @@ class Export:
 
 
 def export_recipe(recipe: AnyRecipe) -> Export:
-    """Return the recipe under Open-Sora's keys, with the values that Open-Sora's own configs spell out."""
+    """Return the recipe under Open-Sora's keys, with the values that Open-Sora's own configs spell out.
+
+    Raises UsageError for a model of Open-Sora 1.x, whose configs have other keys.
+    """
+    for table, families in EXPORTED.items():
+        part = getattr(recipe, table, None)
+        if part is not None and part.type not in families:
+            raise UsageError(
+                f'{table}.type = "{part.type}": an export is a config of Open-Sora 2.0, which has {", ".join(families)}. '
+                "Recipes of 1.x are read from its configs (`osora config import`), not written back."
+            )
     return _Exporter(recipe).run()
 
 

@@ -8,12 +8,18 @@ from pydantic import ValidationError
 
 from schemas.errors import UsageError
 from schemas.open_sora.exporting import families, leaves
-from schemas.open_sora.first_generation import PAIRS as FIRST_PAIRS
-from schemas.open_sora.first_generation import fixed_bucket, is_first_generation
+from schemas.open_sora.first_generation import (
+    disagreements_within,
+    first_pairs,
+    fixed_bucket,
+    is_first_generation,
+    said_by_names,
+    said_elsewhere,
+)
 from schemas.open_sora.fixed import constants, derived
 from schemas.open_sora.leftovers import Leftover, reason_for
 from schemas.open_sora.pairs import NOTHING, NoCounterpartError, Pair
-from schemas.open_sora.plugins import parallel_of
+from schemas.open_sora.plugins import first_parallel_of, parallel_of
 from schemas.open_sora.source import Config
 from schemas.open_sora.tables import AUTOENCODER_TABLE, look_up, pairs_of
 from schemas.recipes import RECIPES, AnyRecipe
@@ -78,10 +84,13 @@ class _Importer:
         self.leftovers: dict[str, Leftover] = {}
 
     def run(self) -> Import:
+        if self.first:
+            self._names()
         for pair in self._pairs():
             self._take(pair)
         if self.first:
             self._fixed_bucket()
+            self._disagreements()
         else:
             self._conditions()
             self._sampling_seed()
@@ -92,13 +101,13 @@ class _Importer:
         if not self.first:
             self._compare(recipe)
         for key, value in leaves(self.config.values):
-            if value is not None and not any(key == read or key.startswith(f"{read}.") for read in self.read):
+            if not _says_nothing(value) and not any(key == read or key.startswith(f"{read}.") for read in self.read):
                 self._leave(key, value, reason_for(self.kind, key, first_generation=self.first))
         return Import(self.kind, self.values, recipe, tuple(self.leftovers.values()))
 
     def _pairs(self) -> tuple[Pair, ...]:
         if self.first:
-            return FIRST_PAIRS[self.kind]
+            return first_pairs(self.kind, self.config.values)
         given = self.config.values
         tables = {
             "lora": given.get("lora_config") is not None,
@@ -138,6 +147,18 @@ class _Importer:
             for name, weight in {"t2v": 0, **weights}.items():
                 self._set(f"condition.{name}", float(weight) if type(weight) is int else weight, f"{CONDITIONS}.{name}")
 
+    def _names(self) -> None:
+        """Set what the names of 1.x's models stand for, and what its scripts always do."""
+        for key, value, source in said_by_names(self.kind, self.config.values):
+            self.read.add(source)
+            if value != self._usual(key) or key.endswith(".type"):
+                self._set(key, value, source)
+
+    def _disagreements(self) -> None:
+        self.read |= set(said_elsewhere(self.kind, self.config.values))
+        for key, reason in disagreements_within(self.kind, self.config.values):
+            self._leave(key, self._theirs(key, None), reason)
+
     def _fixed_bucket(self) -> None:
         """A config of 1.x without buckets has one size, which is one bucket."""
         buckets, read = fixed_bucket(self.config.values)
@@ -153,6 +174,9 @@ class _Importer:
             self._set("sampling.seed", seed, SAMPLING_SEED)
 
     def _plugins(self) -> None:
+        if self.first:
+            self._first_plugins()
+            return
         missing = "zero2" if self.kind in ("train", "vae-train") else None
         config = self._theirs("plugin_config", None)
         values, left = parallel_of(self._theirs("plugin", missing), config)
@@ -163,6 +187,14 @@ class _Importer:
                 self._set(f"parallel.{name}", value, f"plugin_config.{name}" if name != "plugin" else name)
         for name, reason in left.items():
             self._leave(f"plugin_config.{name}", config[name], reason)
+
+    def _first_plugins(self) -> None:
+        plugin, size = self._theirs("plugin", "zero2"), self._theirs("sp_size", 1)
+        values = first_parallel_of(plugin, size) if self.kind != "sample" else {}
+        if values:
+            self.read |= {"plugin", "sp_size"} if size in (1, values.get("sp_size")) else {"plugin"}
+        for name, value in values.items():
+            self._set(f"parallel.{name}", value, "sp_size" if name == "sp_size" else "plugin")
 
     def _wandb(self) -> None:
         if self._theirs("wandb", None) is False:
@@ -244,6 +276,11 @@ class _Importer:
             target = target.setdefault(table, {})
         target[name] = value
         self.origin[key] = source
+
+
+def _says_nothing(value: Any) -> bool:
+    """None counts as absent, and so does a size whose sides are None."""
+    return value is None or (isinstance(value, list) and value != [] and all(item is None for item in value))
 
 
 def _overlaid(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> dict[str, Any]:

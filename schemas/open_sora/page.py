@@ -2,13 +2,24 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from schemas.open_sora.differences import ALL_KINDS, DIFFERENCES
 from schemas.open_sora.first_generation import PAIRS as FIRST_PAIRS
+from schemas.open_sora.first_models import (
+    AUTOENCODERS,
+    DENOISERS,
+    SCHEDULERS,
+    SOLVERS,
+    scheduler_pairs,
+    text_pairs,
+)
+from schemas.open_sora.first_models import (
+    autoencoder_pairs as first_autoencoder_pairs,
+)
 from schemas.open_sora.fixed import CONSTANTS, constants, derived
-from schemas.open_sora.leftovers import REASONS
+from schemas.open_sora.leftovers import FIRST_GENERATION, REASONS
 from schemas.open_sora.pairs import NOTHING, Pair
 from schemas.open_sora.tables import AUTOENCODER_TABLE, SIMPLE, autoencoder_pairs, pairs_of
 from schemas.resolve import resolve
@@ -35,7 +46,7 @@ FAMILIES = ("hunyuan_vae", "dc_ae", "autoencoder_2d")
 
 def page() -> str:
     """Return the page."""
-    parts = [INTRODUCTION, *_differences(), *_keys(), *_fixed(), *_imports()]
+    parts = [INTRODUCTION, *_differences(), *_keys(), *_fixed(), *_imports(), *_first()]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
@@ -97,15 +108,42 @@ def _fixed() -> Iterable[str]:
 def _imports() -> Iterable[str]:
     yield "## Keys that only an import meets\n"
     yield _table(("Open-Sora's key", "why it is not taken over"), [(f"`{key}`", reason) for key, reason in REASONS])
-    yield "## Open-Sora 1.x\n"
+
+
+def _first() -> Iterable[str]:
+    yield "## Open-Sora 1.0 to 1.2\n"
     yield (
-        "Its families of models have no counterpart in this version. These keys are taken over; all others are listed by the "
-        "import, and the recipe\nkeeps osora's defaults for them. "
-        "One square `image_size` with `num_frames` and `batch_size`, where there is no `bucket_config`, becomes one bucket."
+        "Only an import knows these configs. A name stands for a family, and every other key of `model` is the family's of\n"
+        "the same name. One `image_size` with `num_frames` and `batch_size`, where there is no `bucket_config`, becomes one\n"
+        "bucket. `aspect_ratio` is height:width there. A bucket of probability 0 keeps its place, with any batch size."
+    )
+    rows = [(f"`{name}`", named.family, _said(named.values)) for name, named in DENOISERS.items()]
+    yield _table(("`model.type`", "`model.type` of osora", "and"), rows)
+    rows = [(f"`{name}`", str(values["type"]), _said(values)) for name, values in AUTOENCODERS.items()]
+    yield _table(("`vae.type`", "`ae.type`", "and"), rows)
+    processes = [
+        (f"`{name}`", str(values["type"]), _said(values), f"`{SOLVERS[name]}`") for name, values in SCHEDULERS.items()
+    ]
+    yield _table(("`scheduler.type`", "`diffusion.type`", "and", "`sampling.solver`"), processes)
+    yield "### 1.x: the models' keys\n"
+    yield _pairs(
+        [
+            *dict.fromkeys(pair for name in AUTOENCODERS for pair in first_autoencoder_pairs(name, "vae")),
+            *(pair for encoder in ("t5", "clip") for pair in text_pairs(encoder, "STDiT3-XL/2" * (encoder == "t5"))),
+            *(pair for name in ("iddpm", "rflow") for pair in scheduler_pairs(name)),
+        ]
     )
     for kind, pairs in FIRST_PAIRS.items():
         yield f"### 1.x: {kind}\n"
         yield _pairs(pairs)
+    yield "### 1.x: keys that are not taken over\n"
+    yield _table(
+        ("Open-Sora's key", "why it is not taken over"), [(f"`{key}`", reason) for key, reason in FIRST_GENERATION]
+    )
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{key} = {_shown(value)}`" for key, value in values.items() if key != "type")
 
 
 def _pairs(pairs: Iterable[Pair]) -> str:

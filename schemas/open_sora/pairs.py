@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from schemas.data import LENGTHS_1_2
+
 
 class NoCounterpartError(Exception):
     """A value that the other side cannot say; the message is the reason."""
@@ -74,7 +76,7 @@ def _buckets_to_ours(value: Any) -> Any:
 
 
 def _resolution(name: str) -> str:
-    """1.x writes 256 for a square of 256 pixels a side."""
+    """A number alone is the side of a square."""
     return f"{name}px" if name.isascii() and name.isdecimal() else name
 
 
@@ -90,7 +92,62 @@ def _needs_number(value: Any) -> Any:
     return value
 
 
+def _buckets_1_2(value: Any) -> Any:
+    if not isinstance(value, Mapping) or not all(isinstance(lengths, Mapping) for lengths in value.values()):
+        raise NoCounterpartError("buckets are a table: resolution -> frames -> [keep probability, batch size]")
+    return {
+        name: {frames: _bucket_1_2(bucket) for frames, bucket in lengths.items()} for name, lengths in value.items()
+    }
+
+
+def _bucket_1_2(bucket: Any) -> Any:
+    """Give a bucket that takes every clip its probability, and one that takes none a batch size: nothing reads it."""
+    match bucket:
+        case [int() | float() as keep, _] if keep > 1:
+            raise NoCounterpartError("batch sizes to search between: `osora config plan` says which ones fit a machine")
+        case [None, size]:
+            return [1.0, size]
+        case [0 | 0.0 as keep, None]:
+            return [keep, 1]
+    return bucket
+
+
+def _named(value: Any) -> Any:
+    if value in ("PRETRAINED_MODEL", "CSV_PATH"):
+        raise NoCounterpartError("it stands for a name of your own")
+    return value
+
+
+def _without_half(value: Any) -> Any:
+    if value == "fp16":
+        raise NoCounterpartError("bf16 takes its place: as fast, and nothing overflows")
+    return value
+
+
+def _frames(value: Any) -> Any:
+    return LENGTHS_1_2.get(value, int(value) if value.isdecimal() else value) if isinstance(value, str) else value
+
+
+def _width_first(value: Any) -> Any:
+    if not isinstance(value, str) or value.count(":") != 1:
+        raise NoCounterpartError("no ratio, height:width")
+    return ":".join(reversed(value.split(":")))
+
+
+def _one_for_all(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise NoCounterpartError("one for each prompt: a column of the table that `osora sample --prompts` takes")
+    return value
+
+
 BUCKETS = Conversion(_buckets_to_ours)
+BUCKETS_1_2 = Conversion(_buckets_1_2)
+PLACEHOLDER = Conversion(_named)
+HALF = Conversion(_without_half)
+FRAMES = Conversion(_frames)
+WIDTH_FIRST = Conversion(_width_first)
+ONE_FOR_ALL = Conversion(_one_for_all)
+ANY_FRAMES = Conversion(lambda value: "whole" if value is None else value)
 SAVING = Conversion(_needs_saving)
 KEEPING = Conversion(_needs_number)
 MOTION = Conversion(

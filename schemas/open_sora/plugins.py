@@ -58,3 +58,10 @@ def parallel_of(plugin: Any, config: Any) -> tuple[dict[str, Any], dict[str, str
     return table | {
         name: value for name, value in given.items() if name in KNOWN - {"enable_sequence_parallelism"}
     }, left
+
+
+def first_parallel_of(plugin: Any, sp_size: Any) -> dict[str, Any]:
+    """Return the [parallel] table for a plugin of Open-Sora 1.x; nothing for one that it has not."""
+    if plugin == "zero2-seq":
+        return {"plugin": "hybrid", "zero_stage": 2, "sp_size": sp_size}
+    return {"plugin": "zero2"} if plugin == "zero2" else {}

@@ -82,3 +82,26 @@ def test_a_perceptual_loss_without_its_weights_stops_before_training(prepared: P
     done = osora("vae-train", "tiny/vae", *sets(["vae_loss.perceptual_loss_weight=0.5"]), cwd=prepared)
     assert done.returncode == 1
     assert "vae_loss.lpips_from_pretrained = './ckpts/lpips_vgg16.safetensors': no LPIPS weights here" in done.stderr
+
+
+def test_the_two_stages_of_the_earlier_families_train_reconstruct_and_are_measured(
+    prepared: Path, osora: Osora, tmp_path: Path
+) -> None:
+    short = [
+        "max_steps=2", "optim.warmup_steps=0", "memory.grad_checkpoint=true", "checkpoint.every=2",
+        "ae.freeze_vae_2d=true", *ALONE,
+    ]  # fmt: skip
+    trained = osora("vae-train", "tiny/vae_stages", *sets([*short, f"outputs={tmp_path / 'runs'}"]), cwd=prepared)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["rebuilt"] > 0
+    command = ["--data", prepared / "demo" / "meta.csv", "--num-samples", "2", *sets(ALONE)]
+    done = osora("vae-sample", folder, "--save-dir", "out", *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (tmp_path / "out" / "quality.csv").open(newline="") as file:
+        assert {row["frames"] for row in csv.DictReader(file)} == {"10", ""}
+    done = osora("vae-stats", folder, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = tomllib.loads(done.stdout[done.stdout.index("[ae]") :])["ae"]
+    assert (len(lines["shift"]), len(lines["scale"])) == (4, 4)

@@ -2,15 +2,24 @@
 
 from typing import Any, assert_never
 
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLHunyuanVideo
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLHunyuanVideo, AutoencoderKLTemporalDecoder
 
 from opensora_models.autoencoder_2d import weights as flux_weights
 from opensora_models.dc_ae import weights as dc_weights
 from opensora_models.layers.renaming import Rules
-from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
+from schemas.autoencoder import (
+    AutoEncoder2DConfig,
+    AutoencoderConfig,
+    AutoencoderKLConfig,
+    AutoencoderKLTemporalDecoderConfig,
+    DCAEConfig,
+    HunyuanVAEConfig,
+    OpenSoraVAEConfig,
+    VAETemporalConfig,
+)
 from schemas.autoencoder.dc_ae import DCAEShape
 
-Peer = AutoencoderKLHunyuanVideo | AutoencoderDC | AutoencoderKL
+Peer = AutoencoderKLHunyuanVideo | AutoencoderDC | AutoencoderKL | AutoencoderKLTemporalDecoder
 
 
 def peer_of(config: AutoencoderConfig) -> Peer:
@@ -22,6 +31,12 @@ def peer_of(config: AutoencoderConfig) -> Peer:
             return _dc(config.stages)
         case AutoEncoder2DConfig():
             return _flux(config)
+        case AutoencoderKLConfig():
+            return _stable_diffusion(config)
+        case AutoencoderKLTemporalDecoderConfig():
+            return _stable_video_diffusion(config)
+        case VAETemporalConfig() | OpenSoraVAEConfig():
+            raise ValueError(f"diffusers has no {config.type}")
         case _:
             assert_never(config)
 
@@ -29,8 +44,10 @@ def peer_of(config: AutoencoderConfig) -> Peer:
 def rules_of(config: AutoencoderConfig) -> tuple[Rules, str]:
     """Return the key table, and which of their keys hold 1x1 convolutions as matrices."""
     match config:
-        case HunyuanVAEConfig():
+        case HunyuanVAEConfig() | AutoencoderKLConfig() | AutoencoderKLTemporalDecoderConfig():
             return (), "^$"
+        case VAETemporalConfig() | OpenSoraVAEConfig():
+            raise ValueError(f"diffusers has no {config.type}")
         case DCAEConfig():
             return dc_weights.diffusers_rules(config.stages), dc_weights.DIFFUSERS_LINEAR
         case AutoEncoder2DConfig():
@@ -55,6 +72,26 @@ def _flux(config: AutoEncoder2DConfig) -> AutoencoderKL:
         latent_channels=config.z_channels,
         use_quant_conv=False,
         use_post_quant_conv=False,
+    )
+
+
+def _stable_diffusion(config: AutoencoderKLConfig) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=config.block_out_channels,
+        down_block_types=("DownEncoderBlock2D",) * len(config.block_out_channels),
+        up_block_types=("UpDecoderBlock2D",) * len(config.block_out_channels),
+        layers_per_block=config.layers_per_block,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.norm_num_groups,
+    )
+
+
+def _stable_video_diffusion(config: AutoencoderKLTemporalDecoderConfig) -> AutoencoderKLTemporalDecoder:
+    return AutoencoderKLTemporalDecoder(
+        block_out_channels=config.block_out_channels,
+        down_block_types=("DownEncoderBlock2D",) * len(config.block_out_channels),
+        layers_per_block=config.layers_per_block,
+        latent_channels=config.latent_channels,
     )
 
 

@@ -14,11 +14,7 @@ from torch import Tensor
 
 from tests.parity.case import Case, Tolerance
 
-FAMILIES = (
-    *("mmdit", "hunyuan_vae", "dc_ae", "autoencoder_2d", "losses", "keys", "sampling", "train", "data", "text"),
-    *("layers", "stdit3", "stdit2", "stdit", "dit", "latte", "pixart", "vae"),
-    *("rflow", "iddpm", "dpm_solver", "inference"),
-)
+FAMILIES = frozenset(file.stem for file in Path(__file__).with_name("families").glob("*.py")) - {"__init__"}
 """Families that osora builds; each has a module of that name beside this file, in families/."""
 
 Checks = Iterator[tuple[str, object, object]]

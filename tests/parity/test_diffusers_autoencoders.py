@@ -6,10 +6,18 @@ from torch import Tensor, nn
 
 from opensora_cli.planning.traced import LiveStorages
 from opensora_models.autoencoder_2d.model import AutoEncoder2D
+from opensora_models.autoencoder_kl.model import AutoencoderKL, AutoencoderKLTemporalDecoder
 from opensora_models.dc_ae.model import DCAE
 from opensora_models.hunyuan_vae.model import HunyuanVAE
 from opensora_models.layers.renaming import from_layout, to_layout
-from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
+from schemas.autoencoder import (
+    AutoEncoder2DConfig,
+    AutoencoderConfig,
+    AutoencoderKLConfig,
+    AutoencoderKLTemporalDecoderConfig,
+    DCAEConfig,
+    HunyuanVAEConfig,
+)
 from schemas.autoencoder.dc_ae import DCAEShape
 from tests.parity.diffusers_peers import Peer, peer_of, rules_of
 
@@ -106,6 +114,39 @@ def test_flux() -> None:
     z = noise(2, 4, 1, 4, 6)
     raw = (z / config.scale_factor + config.shift_factor)[:, :, 0]
     close(ours.decode(z)[:, :, 0], theirs.decode(raw).sample)
+
+
+def test_stable_diffusion() -> None:
+    config = AutoencoderKLConfig(block_out_channels=(8, 16, 16), layers_per_block=1, norm_num_groups=4)
+    ours = AutoencoderKL(config)
+    theirs = both_ways(ours, config)
+    x, z = noise(2, 3, 1, 16, 24), noise(2, 4, 1, 4, 6)
+    close(ours.posterior(x).moments[:, :, 0], theirs.encode(x[:, :, 0]).latent_dist.parameters)
+    close(ours.decode(z)[:, :, 0], theirs.decode(z[:, :, 0] / config.scale_factor).sample)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_stable_video_diffusion(layers: int) -> None:
+    config = AutoencoderKLTemporalDecoderConfig(block_out_channels=(32, 64), layers_per_block=layers)
+    ours = AutoencoderKLTemporalDecoder(config)
+    theirs = both_ways(ours, config)
+    x, z = noise(2, 3, 1, 16, 24), noise(2, 4, 3, 4, 6)
+    close(ours.posterior(x).moments[:, :, 0], theirs.encode(x[:, :, 0]).latent_dist.parameters)
+    row = z.transpose(1, 2).flatten(0, 1) / config.scale_factor
+    close(ours.decode(z).transpose(1, 2).flatten(0, 1), theirs.decode(row, num_frames=3).sample)
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [(AutoencoderKL, AutoencoderKLConfig()), (AutoencoderKLTemporalDecoder, AutoencoderKLTemporalDecoderConfig())],
+)
+def test_published_shapes_of_stable_diffusion_have_diffusers_keys(
+    family: type[nn.Module], config: AutoencoderConfig
+) -> None:
+    with torch.device("meta"):
+        ours, theirs = family(config), peer_of(config)
+    shapes = [{key: value.shape for key, value in module.state_dict().items()} for module in (ours, theirs)]
+    assert shapes[0] == shapes[1]
 
 
 FLAVOURS = {

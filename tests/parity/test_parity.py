@@ -13,7 +13,7 @@ from tests.parity.case import Case, Tolerance
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMITTED = REPOSITORY / "tests" / "golden"
-REFERENCE = REPOSITORY.parent / "shared" / "golden" / "v2"
+REFERENCE = REPOSITORY.parent / "shared" / "golden"
 SMALL = COMMITTED / "mmdit" / "d_mixed_unfused_interleaved"
 
 
@@ -27,7 +27,11 @@ def test_committed_case(case: Case) -> None:
     assert result.status == "PASS", result.line()
 
 
-@pytest.mark.parametrize("case", [c for c in runner.find_cases([REFERENCE]) if c.family in runner.FAMILIES], ids=name)
+@pytest.mark.parametrize(
+    "case",
+    [c for c in runner.find_cases([REFERENCE / "v1", REFERENCE / "v2"]) if c.family in runner.FAMILIES],
+    ids=name,
+)
 def test_reference_case(case: Case) -> None:
     result = runner.run_case(case)
     assert result.status == "PASS" or (case.family == "keys" and result.status == "SKIP"), result.line()

@@ -131,10 +131,10 @@ def test_rectified_flow_is_the_denoise_loop_to_the_last_bit(solver: ProcessSolve
         return model.inner(
             img_BND=x,
             img_ids_BN3=image_ids(3, 4, 4, 2, batch=1),
-            txt_BLD=caption.tokens,
-            txt_ids_BL3=text_ids(caption.tokens.shape[1], batch=1),
+            txt_BLD=caption["t5"],
+            txt_ids_BL3=text_ids(caption["t5"].shape[1], batch=1),
             timesteps_B=t_B,
-            y_vec_BD=caption.vector,
+            y_vec_BD=caption["clip"],
             cond_BND=torch.zeros(1, 12, 20),
         )
 

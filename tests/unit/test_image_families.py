@@ -246,3 +246,14 @@ def test_sizes_that_do_not_fit_are_refused(name: str, changes: dict[str, object]
 def test_a_misfit_names_the_key_behind_it(name: str, changes: dict[str, object], key: str) -> None:
     with pytest.raises(OsoraError, match=f"Likely cause: `model.{key}`"):
         check_fit(build(name, **changes), build(name).state_dict(), "other.pt")
+
+
+def test_texts_take_the_place_of_classes() -> None:
+    published = {key: tensor.clone() for key, tensor in stirred(build("dit")).state_dict().items()}
+    model = build("dit", condition="text", caption_channels=10)
+    start = model.y_embedder.y_proj.fc1.weight.clone()
+    with pytest.raises(OsoraError, match="missing from the file"):
+        fit_weights(model, model.as_own(published), "classes.pt")
+    fit_weights(model, model.as_own(published), "classes.pt", allow_missing=["y_embedder.*"])
+    assert torch.equal(model.y_embedder.y_proj.fc1.weight, start)
+    assert torch.equal(model.blocks[0].attn.qkv.weight, published["blocks.0.attn.qkv.weight"])

@@ -18,7 +18,7 @@ from schemas.recipes import RECIPES, AnyRecipe
 from schemas.resolve import RecipeError, resolve
 from schemas.resolve.fields import as_toml, choices
 from schemas.resolve.validate import frozen
-from tests.unit.open_sora_configs import ALL, RECIPE_OF, config_file
+from tests.unit.open_sora_configs import RECIPE_OF, config_file
 
 WHOLE = {name: recipe for name, recipe in RECIPE_OF.items() if not recipe.startswith("layers/")}
 
@@ -246,55 +246,3 @@ def test_a_kind_that_cannot_be_told_is_asked_for() -> None:
     with pytest.raises(UsageError, match="give --kind"):
         imported({"seed": 1})
     assert imported({"seed": 1}, "vae-stats").recipe.seed == 1
-
-
-# Open-Sora 1.x
-
-
-def test_what_exists_of_the_first_generation() -> None:
-    result = imported(
-        {
-            "model": {"type": "STDiT2-XL/2", "qk_norm": True},
-            "vae": {"type": "VideoAutoencoderKL"},
-            "scheduler": {"type": "rflow", "num_sampling_steps": 30, "cfg_scale": 7.0},
-            "image_size": [480, 854],
-            "num_frames": 16,
-            "save_dir": "samples",
-            "fps": 24,
-        }
-    )
-    sampling = {"height": 480, "width": 854, "num_frames": 16, "save_dir": "samples", "num_steps": 30, "guidance": 7.0}
-    assert result.values == {"sampling": sampling}
-    assert set(reasons(result)) == {"model.type", "model.qk_norm", "vae.type", "scheduler.type", "fps"}
-    assert all("Open-Sora 1.x" in reason for reason in reasons(result).values())
-
-
-@pytest.mark.parametrize(
-    ("values", "buckets", "left"),
-    [
-        ({"image_size": [256, 256], "num_frames": 17, "batch_size": 8}, {"256px_ar1:1": {"17": [1.0, 8]}}, set()),
-        ({"dataset": {"image_size": [256, 256], "num_frames": 1}}, {"256px_ar1:1": {"1": [1.0, 1]}}, set()),
-        ({"image_size": [480, 854], "num_frames": 17}, None, {"image_size", "num_frames"}),
-        ({"num_frames": 17}, None, {"num_frames"}),
-        (
-            {"image_size": [256, 256], "num_frames": 17, "bucket_config": {"144p": {"1": [1.0, 2]}}},
-            {"144p": {"1": [1.0, 2]}},
-            {"image_size", "num_frames"},
-        ),
-    ],
-)
-def test_one_size_is_one_bucket(values: dict[str, Any], buckets: object, left: set[str]) -> None:
-    result = imported({"model": {"type": "DiT-XL/2"}, "outputs": "x", **values})
-    assert result.values.get("buckets") == buckets
-    assert set(reasons(result)) == {"model.type", *left}
-
-
-@pytest.mark.parametrize("version", ["v1.0", "v1.2"])
-def test_every_config_of_the_first_generation_is_accounted_for(version: str) -> None:
-    files = sorted((ALL / version).rglob("*.json"))
-    if not files:
-        pytest.skip(f"there are no configs in {ALL / version}")
-    for file in files:
-        result = import_config(read_config(file))
-        assert result.values, file
-        assert {leftover.key for leftover in result.leftovers} >= {"model.type"}, file

@@ -23,28 +23,29 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def attributes_read() -> set[str]:
-    """Return every name that code outside `schemas` reads from anything. A plan foresees a job and is none: it does not count."""
+    """Return every name that code outside `schemas` reads from anything. A plan foresees a job and is none: it does not count.
+
+    What latents a clip becomes is asked of `schemas/autoencoder/frames.py`, by models too: that counts.
+    """
     found: set[str] = set()
+    files = [ROOT / "schemas" / "autoencoder" / "frames.py"]
     for package in ("opensora_cli", "opensora_models"):
-        for file in (ROOT / package).rglob("*.py"):
-            if file.parent.name == "planning":
-                continue
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            found |= {
-                node.attr
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
-            }
+        files += (file for file in (ROOT / package).rglob("*.py") if file.parent.name != "planning")
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        found |= {
+            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+        }
     return found
 
 
 def unread_keys() -> set[str]:
     """Return the keys that cannot be read, since their own name or that of a table around them never is.
 
-    Tables whose members are read by iterating over them (`ConditionWeights.weights`) count as read.
+    Tables whose members are read by iterating over them (`ConditionWeights.weights`, `MaskRatios.ratios`) count as read.
     """
     names = attributes_read()
-    by_iteration = ("condition.",)
+    by_iteration = ("condition.", "mask_ratios.")
     return {
         key
         for model in RECIPES.values()

@@ -13,7 +13,7 @@ from opensora_cli.reconstruction.sample import Measured, as_csv, as_table
 from opensora_cli.reconstruction.statistics import RunningMoments, raw_latents, scaling_lines
 from opensora_cli.sampling.source import find_source
 from opensora_cli.training.draws import keyed_generator
-from schemas.autoencoder import DCAEConfig, HunyuanVAEConfig
+from schemas.autoencoder import DCAEConfig, HunyuanVAEConfig, OpenSoraVAEConfig, VAETemporalConfig
 from schemas.errors import OsoraError
 from schemas.recipes import VaeSampleRecipe
 
@@ -34,6 +34,22 @@ def test_moments_of_batches_are_those_of_all_together_however_large_the_mean() -
     torch.testing.assert_close(moments.variance, whole.var(dim=1, correction=0), rtol=1e-9, atol=0)
     assert moments.count == whole.shape[1]
     assert moments.overall == pytest.approx((float(whole.mean()), float(whole.std(correction=0))), rel=1e-9)
+
+
+def test_two_stages_have_lines_for_each_channel_and_time_alone_has_none() -> None:
+    config = OpenSoraVAEConfig(shift=(1.0, 2.0, 3.0), scale=(2.0, 4.0, 8.0))
+    raw = latents(0, 20)
+    shift, scale = (
+        torch.tensor(values, dtype=torch.float64).view(3, 1, 1, 1) for values in (config.shift, config.scale)
+    )
+    moments = RunningMoments(3)
+    moments.add(raw_latents(config, (raw - shift) / scale))
+    lines = tomllib.loads("\n".join(scaling_lines(config, moments)))["ae"]
+    mean, deviation = (torch.tensor(lines[name], dtype=torch.float64).view(3, 1, 1, 1) for name in ("shift", "scale"))
+    scaled = (raw - mean) / deviation
+    torch.testing.assert_close(scaled.mean(dim=(0, 2, 3, 4)), torch.zeros(3, dtype=torch.float64), atol=1e-3, rtol=0)
+    torch.testing.assert_close(scaled.std(dim=(0, 2, 3, 4)), torch.ones(3, dtype=torch.float64), atol=1e-2, rtol=0)
+    assert scaling_lines(VAETemporalConfig(), moments) == []
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,14 @@ LAYERS = {
     ),
     "vae/dc_ae": ("fsdp", "ci", "dc_ae"),
     "high_compression": ("mmdit_high_compression", "lora"),
+    "v1/stdit3_stage1": ("v1_train", "v1_stdit3", "v1_stdit3_train", "v1_t5", "v1_video_vae"),
+    "v1/stdit2_stage1": ("v1_stdit2", "v1_stdit2_train", "v1_sd_vae"),
+    "v1/stdit_16x256x256": ("v1_0_train", "v1_0_t5"),
+    "v1/dit_16x256x256": ("v1_clip",),
+    "v1/vae_stage1": ("v1_vae_train",),
+    "v1/sample/stdit3": ("v1_sample",),
+    "v1/sample/stdit_16x256x256": ("v1_0_sample",),
+    "v1/sample/dit_1x256x256": ("v1_dpm_sample",),
 }
 
 
@@ -85,7 +93,7 @@ def test_layer_holds_over_a_recipe(recipe: str, layer: str) -> None:
 
 def test_every_layer_is_tried() -> None:
     tried = {f"layers/{name}" for names in LAYERS.values() for name in names}
-    tiny = {f"layers/tiny{rest}" for rest in ("", "_denoiser", "_learn", "_learn_denoiser")}
+    tiny = {f"layers/tiny{rest}" for rest in ("", "_denoiser", "_learn", "_learn_denoiser", "_v1")}
     assert {name for name in packaged_recipes() if name.startswith("layers/")} - tried - tiny == set()
 
 

@@ -87,8 +87,8 @@ def test_encoders_are_frozen_and_in_the_dtype_asked_for(folders: Path) -> None:
         t5=TextEncoderConfig(from_pretrained=str(folders / "t5"), max_length=6),
         clip=TextEncoderConfig(from_pretrained=str(folders / "clip"), max_length=6),
     )
-    encoders = build_text_encoders(config, torch.bfloat16)
-    for encoder in encoders:
+    encoders = build_text_encoders(config, ("t5", "clip"), torch.bfloat16)
+    for encoder in (encoders.t5, encoders.clip):
         assert {weight.dtype for weight in encoder.parameters()} == {torch.bfloat16}
         assert not any(weight.requires_grad for weight in encoder.parameters())
         assert not any(module.training for module in encoder.model.modules())

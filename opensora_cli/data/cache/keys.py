@@ -97,6 +97,8 @@ def text_key(recipe: TrainRecipe, files: WeightFiles) -> CacheKey:
     """Return what text features depend on. Raises OsoraError where an encoder is not on this machine."""
     facts: dict[str, Any] = {}
     for name, encoder in (("t5", recipe.text.t5), ("clip", recipe.text.clip)):
+        if name not in recipe.model.texts:
+            continue
         key = f"text.{name}"
         facts[f"{key}.from_pretrained"] = files.text_encoder(encoder.from_pretrained, key)
         facts[f"{key}.max_length"] = encoder.max_length

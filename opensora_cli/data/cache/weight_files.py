@@ -5,6 +5,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from opensora_cli.files import write_text
+from opensora_models.hub import how_to_get, local_path
 from opensora_models.weights import weight_files
 from schemas.errors import OsoraError
 
@@ -33,9 +34,9 @@ class WeightFiles:
 
     def autoencoder(self, path: str) -> str:
         """Return the fingerprint of weights as `load_weights` takes them: a file, or a folder with one or with shards."""
-        where = Path(path).expanduser()
+        where = local_path(path)
         if not where.exists():
-            raise OsoraError(f"ae.from_pretrained = {path!r}: no such file or folder.")
+            raise OsoraError(f"ae.from_pretrained = {path!r}: {how_to_get(path)}")
         files, _ = weight_files(where)
         return self._together(files)
 

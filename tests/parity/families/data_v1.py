@@ -33,7 +33,7 @@ def aspect(case: Case) -> Checks:
         yield f"{name}.table", list(got.items()), list(table["ratios"].items())
     yield "resolutions", list(PIXELS_1_2), list(recorded["aspect_ratios"])
     yield "ratios", dict(aspect_v1.RATIOS), recorded["aspect_ratio_map"]
-    yield "lengths", dict(aspect_v1.NUM_FRAMES), recorded["num_frames_map"]
+    yield "lengths", dict(aspect_v1.LENGTHS_1_2), recorded["num_frames_map"]
     for length, want in recorded["get_num_frames"]:
         yield f"frames.{length}", aspect_v1.frame_count(length), want
     for name, ratio, want in recorded["get_image_size"]:

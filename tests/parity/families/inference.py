@@ -12,9 +12,9 @@ from opensora_cli.sampling import prompts_v1
 from opensora_cli.sampling.outputs import plan_outputs
 from opensora_cli.sampling.request import Sample
 from opensora_cli.training.optim import learning_rate
+from opensora_models.conditions import PixelSize, clip_conditions
 from opensora_models.diffusion import mask_strategy
 from opensora_models.diffusion.frame_masks import MaskDraws, frame_mask, pick_mask
-from opensora_models.diffusion.size_conditions import size_conditions
 from opensora_models.text.cleaning import clean
 from schemas.frame_mask import OLD_NAMES, FrameMaskName, MaskRatios
 from schemas.sampling import SamplingConfig
@@ -124,7 +124,9 @@ def file_name(given: dict[str, object], want: str) -> tuple[object, object]:
 
 
 def sizes(kind: str, given: dict[str, object], want: dict[str, list[object]]) -> tuple[object, object]:
-    told = size_conditions(len(want["ar"]), *given["image_size"], given["num_frames"], given["fps"])
+    told = clip_conditions(
+        PixelSize(given["num_frames"], *given["image_size"]), [given["fps"]] * len(want["ar"]), torch.device("cpu")
+    )
     if kind == "PixArtMS":
         got = {"ar": told["aspect_B"][:, None], "hw": torch.stack([told["height_B"], told["width_B"]], dim=1)}
     else:
