@@ -75,7 +75,7 @@ def trace(config: DenoiserConfig, precision: Precision, clips: LatentClips) -> T
     model = _traced_model(config, precision, True)
     inputs = model.inputs(clips)
     step = _Step(model.weights | _storages(inputs.values()))
-    with step.work, saved_tensors_hooks(step.pack, _same):
+    with torch.enable_grad(), step.work, saved_tensors_hooks(step.pack, _same):
         out = model(inputs, step)
     blocks, ends = tuple(step.blocks), step.work.flops
     return Trace(model.names, step.entry.total, blocks, step.final.total, out.numel(), ends)
