@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.autoencoder import AutoencoderConfig
+from schemas.autoencoder import AutoencoderConfig, DCAEConfig, HunyuanVAEConfig
 from schemas.autoencoder.frames import latent_frames
 
 Extent = tuple[int, int, int]
@@ -20,5 +20,7 @@ class Coding:
 
 def latent_size(config: AutoencoderConfig, extent: Extent) -> Extent:
     """Return the latents' frames, rows and columns for a clip of so many frames and pixels."""
-    side = config.spatial_compression_ratio
-    return latent_frames(config, extent[0]), (extent[1] - 1) // side + 1, (extent[2] - 1) // side + 1
+    frames, height, width = extent
+    side, rounds_up = config.spatial_compression_ratio, isinstance(config, HunyuanVAEConfig | DCAEConfig)
+    more = side - 1 if rounds_up else 0  # the others leave out what does not fill a latent pixel
+    return latent_frames(config, frames), (height + more) // side, (width + more) // side

@@ -1,7 +1,7 @@
-"""What a device's kernels do, done on the meta device: there PyTorch would write attention and norms out.
+"""What a device's kernels do, done on the meta device: there PyTorch writes attention out, and norms, which takes long.
 
-The operations are those of Open-Sora 1.x's denoisers. What they save for a backward pass, and in which precision, is as on
-the device that is planned for; autocast, which the meta device has not, is stood for here as well.
+What operations save for a backward pass, and in which precision, is as on the device that is planned for; autocast, which
+the meta device has not, is stood for here as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,10 +36,14 @@ class MetaKernels(TorchFunctionMode):
             return _attention(*args, **kwargs)
         if func in WITH_MATRICES:
             return func(args[0].to(args[1].dtype), *args[1:], **kwargs)
-        if func is F.layer_norm and self.precision.norm == STATE:
-            return func(args[0].float(), *args[1:], **kwargs)
+        if func is F.gelu:
+            return _fused(args[0], 0)
+        if func is F.layer_norm:
+            return _fused(args[0].float() if self.precision.norm == STATE else args[0], args[0].shape[:-1].numel() * 2)
+        if func is F.group_norm:
+            return _fused(args[0], 2 * len(args[0]) * args[1])
         if func is F.rms_norm and self.precision.device == "cuda":
-            return _fused_norm(*args, **kwargs)
+            return _fused(args[0], args[0].shape[:-1].numel())
         return func(*args, **kwargs)
 
 
@@ -75,18 +79,18 @@ def _attention(queries: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor 
     return out
 
 
-def _fused_norm(x: Tensor, shape: Sequence[int], weight: Tensor, eps: float) -> Any:
-    return _FusedNorm.apply(x, weight)  # type: ignore[no-untyped-call]
+def _fused(x: Tensor, statistics: int) -> Any:
+    return _Fused.apply(x, statistics)  # type: ignore[no-untyped-call]
 
 
-class _FusedNorm(torch.autograd.Function):
-    """The root-mean-square norm of CUDA, which keeps its input and a number for each row."""
+class _Fused(torch.autograd.Function):
+    """An operation in one kernel that keeps its input, and a norm some fp32 numbers."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight, x.new_empty(x.shape[:-1]))
+    def forward(ctx: Any, x: Tensor, statistics: int) -> Tensor:
+        ctx.save_for_backward(x, x.new_empty(statistics, dtype=torch.float32))
         return torch.empty_like(x)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.empty_like(gradients[0]), torch.empty_like(ctx.saved_tensors[1])
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return torch.empty_like(gradients[0]), None

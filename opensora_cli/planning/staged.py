@@ -14,6 +14,8 @@ from schemas.autoencoder import (
 from schemas.autoencoder.frames import latent_frames, part_frames, parts_of
 
 Direction = Literal["encode", "decode"]
+SIDE = 8
+"""Rows and columns of the latents that are traced for all sizes."""
 FramesConfig = AutoencoderKLConfig | AutoencoderKLTemporalDecoderConfig
 
 
@@ -58,8 +60,9 @@ def _both(config: OpenSoraVAEConfig, matrix: int, batch: int, extent: Extent, di
     pictures = _by_frame(config.vae_2d, matrix, batch, extent, direction)
     if direction == "encode" and config.freeze_vae_2d:
         pictures = Coding(pictures.peak, 0, pictures.flops)
+    # Nothing but convolutions and norms: all pixels cost the same, and one small trace stands for all sizes.
     parts = [
-        scaled(trace(config.vae_temporal, matrix, (frames, *size), direction), batch)
+        scaled(trace(config.vae_temporal, matrix, (frames, SIDE, SIDE), direction), batch * prod(size), SIDE**2)
         for frames in parts_of(extent[0], part_frames(config))
     ]
     latents = pixel_channels(config.vae_temporal) * extent[0] + config.latent_channels * latent_frames(

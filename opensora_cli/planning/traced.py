@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from opensora_cli.planning.coded import Coding, Extent, latent_size
-from opensora_cli.planning.precision import STATE
+from opensora_cli.planning.meta_kernels import MetaKernels, Work
+from opensora_cli.planning.precision import STATE, Precision
 from opensora_models.build import build_autoencoder
 from schemas.autoencoder import AutoEncoder2DConfig, AutoencoderConfig, DCAEConfig, VAETemporalConfig
 
@@ -166,9 +166,10 @@ def trace(config: AutoencoderConfig, matrix: int, extent: Extent, direction: Lit
         )
         clip_BCTHW = torch.empty(1, *sizes, dtype=dtype)
     work = module.encode if direction == "encode" else module.decode
-    with FlopCounterMode(display=False) as flops, LiveStorages() as live, torch.no_grad():
+    kernels = MetaKernels(Precision(matrix, matrix, "cuda"))
+    with kernels, Work() as counted, LiveStorages() as live, torch.no_grad():
         work(clip_BCTHW)
     saved = SavedStorages(module)
-    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+    with kernels, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
         work(clip_BCTHW)
-    return Coding(live.peak, saved.total, flops.get_total_flops())
+    return Coding(live.peak, saved.total, counted.flops.forward)

@@ -16,8 +16,6 @@ from schemas.memory import MemoryConfig
 
 MOST_TRACED = 2
 """Clips of a trace: from two on, every clip of a batch takes as much, and one alone is copied less."""
-LOSS = 2
-"""fp32 copies of the answer that a loss keeps."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class TracedCosts:
     @property
     def largest_matrix(self) -> int:
         """Numbers of the largest matrix."""
-        return largest_matrix(self.config)
+        return largest_matrix(self.config, self.precision)
 
     def image_tokens(self, latents: Extent) -> int:
         """Return the patches of a clip."""
@@ -64,7 +62,7 @@ class TracedCosts:
             segment(name, one.kind, one.saved, one.working, one.stream, one.products)
             for name, one in zip(traced.names, traced.blocks, strict=True)
         ]
-        behind = traced.final + LOSS * STATE * traced.out
+        behind = traced.final + STATE * traced.out  # the loss keeps an error for every number
         return [
             segment("input layers", ENTRY, traced.entry, stream),
             *blocks,
@@ -98,7 +96,7 @@ class TracedCosts:
     def _again(self, memory: MemoryConfig) -> frozenset[str]:
         if not memory.grad_checkpoint:
             return frozenset()
-        return recomputed_blocks(self.config, *memory.grad_ckpt_settings, memory.grad_ckpt_every)
+        return recomputed_blocks(self.config, self.precision, *memory.grad_ckpt_settings, memory.grad_ckpt_every)
 
     def _few(self, clips: LatentClips, parts: int | None = None) -> LatentClips:
         """Return what is traced for a batch: few clips, of which one of `parts` processes has its share of the rows."""

@@ -3,6 +3,7 @@
 Blocks of one kind cost the same for equal inputs: one of them runs, and the others hand their first input on.
 """
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -74,7 +75,7 @@ def trace(config: DenoiserConfig, precision: Precision, clips: LatentClips) -> T
     model = _traced_model(config, precision, True)
     inputs = model.inputs(clips)
     step = _Step(model.weights | _storages(inputs.values()))
-    with step.work, saved_tensors_hooks(step.pack, _same):
+    with torch.enable_grad(), step.work, saved_tensors_hooks(step.pack, _same):
         out = model(inputs, step)
     blocks, ends = tuple(step.blocks), step.work.flops
     return Trace(model.names, step.entry.total, blocks, step.final.total, out.numel(), ends)
@@ -92,9 +93,11 @@ def evaluation_peak(config: DenoiserConfig, precision: Precision, clips: LatentC
 
 
 @lru_cache(maxsize=64)
-def recomputed_blocks(config: DenoiserConfig, first: int, second: int, every: int) -> frozenset[str]:
+def recomputed_blocks(
+    config: DenoiserConfig, precision: Precision, first: int, second: int, every: int
+) -> frozenset[str]:
     """Return the names of the blocks that a family recomputes for such settings."""
-    model = _traced_model(config, Precision.of("fp32", "cpu"), True)
+    model = _traced_model(config, precision, True)
     noted = _Noted()
     model.module.set_grad_checkpointing(first, second, every, noted)
     model(model.inputs(SMALLEST), lambda _kind, _forward, x, *_: x)
@@ -103,9 +106,9 @@ def recomputed_blocks(config: DenoiserConfig, first: int, second: int, every: in
     return frozenset(name for name, unit in units if unit in noted.blocks)
 
 
-def largest_matrix(config: DenoiserConfig) -> int:
+def largest_matrix(config: DenoiserConfig, precision: Precision) -> int:
     """Return the numbers of the largest parameter."""
-    model = _traced_model(config, Precision.of("fp32", "cpu"), True)
+    model = _traced_model(config, precision, True)
     return max(int(parameter.numel()) for parameter in model.module.parameters())
 
 
@@ -214,17 +217,18 @@ class _Step:
 
 
 class _Evaluation:
-    """The visit of an evaluation: runs one block for each kind and shape of inputs."""
+    """The visit of an evaluation: runs two blocks for each kind and shape of inputs.
+
+    When the second runs, there is also what the model holds on to of the first one's input.
+    """
 
     def __init__(self) -> None:
-        self._seen: set[object] = set()
+        self._seen = Counter[object]()
 
     def __call__(self, kind: str, forward: Forward, x: Tensor, *others: Any) -> Tensor:
         key = _key(kind, x, *others)
-        if key in self._seen:
-            return x
-        self._seen.add(key)
-        return forward(x, *others)
+        self._seen[key] += 1
+        return forward(x, *others) if self._seen[key] <= 2 else x
 
 
 class _Noted(Recompute):
