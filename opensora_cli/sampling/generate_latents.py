@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from opensora_cli.distributed.team import Team
+from opensora_cli.planning.denoised import LatentClips
+from opensora_cli.sampling.branches import in_turn
 from opensora_cli.sampling.denoise_latents import Steps, denoise_latents
 from opensora_cli.sampling.generate import ALONE, Clips, Generator, guidance_scales
 from opensora_cli.sampling.stages import Stages
@@ -36,6 +38,7 @@ class _Job:
     size: tuple[int, int]
     seeds: Sequence[int]
     stages: Stages
+    team: Team
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
@@ -58,7 +61,7 @@ def generate_latents(
 
     Which frames of the references are given is said by `config.mask_strategy`, or else by `config.cond_type`.
     """
-    job = _Job(models, config, size, seeds, stages or Stages(torch.device("cpu")))
+    job = _Job(models, config, size, seeds, stages or Stages(torch.device("cpu")), team)
     strategies: list[str] = [_strategy(job, clips) for clips in references]
     given: References = references
     clips_BCTHW: list[Tensor] = []
@@ -95,14 +98,18 @@ def _denoised(
     told = clip_conditions(
         PixelSize(config.num_frames, *job.size), [float(config.fps_save)] * len(job.seeds), device
     ) | text_conditions(caption)
-    steps = Steps(
-        config.num_steps, config.solver, _scale(config), _guided_channels(models), config.cfg_branches == "in_turn"
-    )
+    text = caption["t5"].shape[1] if "t5" in caption else 1
+    branches = LatentClips(2 * len(job.seeds), job.latent_size, text)
+
+    def one_by_one() -> bool:
+        dtype = next(models.denoiser.parameters()).dtype
+        return in_turn(config.cfg_branches, model, branches, dtype, device, job.team)
 
     def draw(step: int, purpose: Purpose) -> Tensor:
         return _drawn(job, lambda seed: keyed_generator("sampling", seed, loop, step, purpose))
 
     with job.stages.stage("denoise"), models.at_work("denoiser"):
+        steps = Steps(config.num_steps, config.solver, _scale(config), _guided_channels(models), one_by_one())
         done = denoise_latents(
             models.denoiser,
             models.process,

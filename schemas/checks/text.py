@@ -108,3 +108,28 @@ def only_t5_masks_padding(recipe: Diffusing) -> Iterator[Finding]:
     """text.clip.masked is false."""
     if recipe.text.clip.masked:
         yield Finding((("text", "clip", "masked"),), "text.clip.masked = true, but CLIP gives one vector of a caption.")
+
+
+@rule(
+    "OSR124",
+    TrainRecipe,
+    SampleRecipe,
+    reason="A denoiser of Open-Sora 1.x has learned an empty caption of so many tokens, which takes the place of any other.",
+    fix="Use text.t5.max_length = model.model_max_length.",
+    wrong="""
+        _base_ = "tiny/stdit3"
+        [text.t5]
+        max_length = 120
+    """,
+    right="""
+        _base_ = "tiny/stdit3"
+        [text.t5]
+        max_length = 24
+    """,
+)
+def captions_fit_the_empty_one(recipe: Diffusing) -> Iterator[Finding]:
+    """text.t5.max_length is at most the model's model_max_length."""
+    most, length = getattr(recipe.model, "model_max_length", None), recipe.text.t5.max_length
+    if most is not None and "t5" in recipe.model.texts and length > most:
+        message = f"text.t5.max_length = {length}, but model.model_max_length = {most}."
+        yield Finding((("text", "t5", "max_length"), ("model", "model_max_length")), message, f"Use {most}.")
