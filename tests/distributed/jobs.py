@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -74,17 +75,18 @@ def differences(run: Path, alone: Path) -> dict[str, float]:
     assert left.keys() == right.keys()
     for part in ("model.", "ema.", "optim."):
         names = [name for name in left if name.startswith(part)]
-        found[part] = max(float(_that_matters(name, left[name] - right[name]).abs().max()) for name in names)
+        found[part] = max(float(_that_matters(name, left[name] - right[name], left).abs().max()) for name in names)
     return found
 
 
-def _that_matters(name: str, change: Tensor) -> Tensor:
+def _that_matters(name: str, change: Tensor, of: Mapping[str, Tensor]) -> Tensor:
     """Leave out the bias of keys that are not normalised: no softmax sees it, so Adam's steps are of rounding errors."""
     if change.dim() == 0:  # the count of steps
         return change
     if name.endswith("cross_attn.kv_linear.bias"):
         return change.chunk(2)[1]
-    if re.search(r"blocks\.\d+\.attn(_temp)?\.qkv\.bias$", name):
+    normalised = name.replace("qkv.bias", "q_norm.weight") in of
+    if re.search(r"blocks\.\d+\.attn(_temp)?\.qkv\.bias$", name) and not normalised:
         return torch.cat(change.chunk(3)[::2])
     return change
 
