@@ -66,7 +66,7 @@ def test_an_exception_is_a_failure_of_that_case(tmp_path: Path) -> None:
 
 
 def test_a_family_that_is_not_built_is_skipped(tmp_path: Path) -> None:
-    folder = tmp_path / "stdit3" / "a"
+    folder = tmp_path / "sora_next" / "a"
     folder.mkdir(parents=True)
     (folder / "case.json").write_text("{}")
     assert [runner.run_case(case).status for case in runner.find_cases([tmp_path])] == ["SKIP"]
