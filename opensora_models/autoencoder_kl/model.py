@@ -1,5 +1,7 @@
 """The image autoencoder of Stable Diffusion, frame by frame on clips, and the one of Stable Video Diffusion."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from schemas.autoencoder import AutoencoderKLConfig, AutoencoderKLTemporalDecode
 from schemas.errors import OsoraError
 
 
-class FrameEncoder(nn.Module):
+class FrameEncoder(nn.Module, ABC):
     """What both autoencoders have: every frame is encoded by itself, a side to an eighth."""
 
     causal = False
@@ -56,9 +58,9 @@ class FrameEncoder(nn.Module):
         """Return the distribution of the raw latents, before shift and scale."""
         return DiagonalGaussian(in_portions(self._encode_frames, x_BCTHW, self._portion))
 
+    @abstractmethod
     def decode(self, z_BCTHW: Tensor) -> Tensor:
         """Return the pixels of scaled latents; values may leave [-1, 1] a little."""
-        raise NotImplementedError
 
     def _encode_frames(self, x_NCHW: Tensor) -> Tensor:
         return self.quant_conv(self.encoder(channels_last(x_NCHW)))
